@@ -1,0 +1,5 @@
+/* Calls that have no safe use here become compile errors with a readable name. Include last. */
+#ifndef COMMON_BANNED_H
+#define COMMON_BANNED_H
+#pragma GCC poison strcpy strcat sprintf vsprintf gets strtok atoi atol atof gmtime localtime ctime rand srand alloca
+#endif

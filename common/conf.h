@@ -1,0 +1,69 @@
+/* Settings: one struct, filled from defaults, then the file, then the environment, then flags; all
+ * driven by tbl/config.def. */
+#ifndef COMMON_CONF_H
+#define COMMON_CONF_H
+
+#include "common/base.h"
+#include "common/log.h"
+
+struct conf_list {
+    char **v;
+    uint32_t n;
+};
+
+#define CONF_T_STR const char *
+#define CONF_T_LIST struct conf_list
+#define CONF_T_INT uint64_t
+#define CONF_T_BOOL bool
+#define CONF_T_SIZE uint64_t
+#define CONF_T_DURATION uint64_t
+#define CONF_T_LEVEL enum log_level
+
+struct conf {
+#define CONF(section, key, type, dflt, min, max, reload, sentence) CONF_T_##type section##_##key;
+#include "common/tbl/config.def"
+#undef CONF
+};
+
+/* Errors are one sentence naming the key, where it was set (file and line, flag, variable) and what
+ * would be right. 1024 bytes hold any of them. */
+struct conf_error {
+    char text[1024];
+};
+
+/* All settings at their defaults. */
+void conf_defaults(struct conf *c);
+/* An INI file: [section], key = value, '#' and ';' begin comments. Unknown keys are errors. */
+bool conf_load_file(struct conf *c, const char *path, struct conf_error *err) MUST_CHECK;
+/* RINGCAST_SECTION_KEY=value. Unknown RINGCAST_ variables are errors, apart from a small documented
+ * set that the processes use among themselves (RINGCAST_LISTEN_..., see conf.c). */
+bool conf_load_env(struct conf *c, char **environ_, struct conf_error *err) MUST_CHECK;
+/* One "section.key" with its value; `where` is put into the error. */
+bool conf_set(struct conf *c, const char *dotted, const char *value, const char *where,
+    struct conf_error *err) MUST_CHECK;
+/* Rules between settings (ping interval below timeout, powers of two, listeners that parse ...), and
+ * fills what "0: automatic" or empty stands for where it does not depend on the machine's load. */
+bool conf_check(struct conf *c, struct conf_error *err) MUST_CHECK;
+void conf_free(struct conf *c);
+
+/* The usual start of a program: defaults, --config FILE, environment, --section.key=value, check.
+ * Options it does not know itself (not "--x.y=") are left in argv for the caller, *argc adjusted.
+ * Ends the process with a sentence and status 1 on errors; answers --help and --version itself. */
+void conf_from_command_line(struct conf *c, int *argc, char **argv, const char *program,
+    const char *usage);
+
+/* "section.key" of row i, and its value as it would be written; NULL past the last row. */
+const char *conf_row_name(unsigned i);
+const char *conf_row_sentence(unsigned i);
+void conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n);
+
+/* A listen address taken apart: tcp://host:port, unix:/path; tls:// is known and refused for now. */
+struct conf_listen {
+    bool is_unix;
+    char host[256]; /* numeric or name; "" for any. IPv6 without its brackets */
+    char port[8];
+    char path[108];
+};
+bool conf_parse_listen(const char *text, struct conf_listen *out, struct conf_error *err) MUST_CHECK;
+
+#endif
