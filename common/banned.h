@@ -1,5 +1,6 @@
 /* Calls that have no safe use here become compile errors with a readable name. Include last. */
 #ifndef COMMON_BANNED_H
 #define COMMON_BANNED_H
+#undef alloca /* a macro of the C library */
 #pragma GCC poison strcpy strcat sprintf vsprintf gets strtok atoi atol atof gmtime localtime ctime rand srand alloca
 #endif

@@ -23,6 +23,7 @@ struct conf {
 #define CONF(section, key, type, dflt, min, max, reload, sentence) CONF_T_##type section##_##key;
 #include "common/tbl/config.def"
 #undef CONF
+    char **places; /* per row: where it was set, NULL for the default; conf.c's own */
 };
 
 /* Errors are one sentence naming the key, where it was set (file and line, flag, variable) and what
@@ -42,15 +43,28 @@ bool conf_load_env(struct conf *c, char **environ_, struct conf_error *err) MUST
 bool conf_set(struct conf *c, const char *dotted, const char *value, const char *where,
     struct conf_error *err) MUST_CHECK;
 /* Rules between settings (ping interval below timeout, powers of two, listeners that parse ...), and
- * fills what "0: automatic" or empty stands for where it does not depend on the machine's load. */
+ * fills what "0: automatic" or empty stands for: run.dir, worker.rings, conn.max, conn.max_unshaken,
+ * mem.buffers. ws.max_frames_per_message stays 0, since the message limit is that of the path. */
 bool conf_check(struct conf *c, struct conf_error *err) MUST_CHECK;
 void conf_free(struct conf *c);
+/* Where a setting came from: "file:line", "flag --x.y", "RINGCAST_X_Y", "its default". */
+const char *conf_place(const struct conf *c, const char *dotted);
 
 /* The usual start of a program: defaults, --config FILE, environment, --section.key=value, check.
  * Options it does not know itself (not "--x.y=") are left in argv for the caller, *argc adjusted.
+ * (So are --worker.index=N and --broker.index=N.) Raises the open-file limit to the hard one first.
  * Ends the process with a sentence and status 1 on errors; answers --help and --version itself. */
 void conf_from_command_line(struct conf *c, int *argc, char **argv, const char *program,
     const char *usage);
+/* SIGHUP: reads file, environment and flags again. Settings that may change are changed in c (and
+ * logged), those that need a restart keep their value (and are logged). On an error c stays as it was. */
+bool conf_reload(struct conf *c, struct conf_error *err) MUST_CHECK;
+/* What conf_from_command_line found, for starting children alike: the file (absolute; NULL if none),
+ * and the --section.key=value flags. */
+const char *conf_start_file(void);
+char **conf_start_flags(unsigned *count);
+/* The rows as --help shows them, to stdout. */
+void conf_print_settings(void);
 
 /* "section.key" of row i, and its value as it would be written; NULL past the last row. */
 const char *conf_row_name(unsigned i);

@@ -45,6 +45,7 @@ struct metric_page {
     struct metric_header *header;
     uint64_t *values; /* index as the rows were given */
     size_t map_bytes;
+    char *path; /* of the file; NULL when the page is private memory */
 };
 
 /* Makes (replacing what a predecessor left) run_dir/stat/<process>-<index>[.<ring>] and maps it. On

@@ -1,0 +1,1148 @@
+/* Settings, driven by tbl/config.def: parsing and printing of values, the INI file (read by inih),
+ * the environment, flags, and the rules between settings. Used at start-up and on SIGHUP only, by
+ * the main thread; never on a path that a message takes.
+ *
+ * Besides settings, these variables are known: RINGCAST_CONFIG (the file, as --config), and what
+ * the processes use among themselves: RINGCAST_READY_FD, RINGCAST_PARENT_FD, RINGCAST_LISTEN_*.
+ * Variables that begin with RINGCAST_TEST_ are left to tests. */
+#include "common/conf.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/bug.h"
+#include "common/view.h"
+
+#include "common/banned.h"
+
+#define FILE_MAX_BYTES (1u << 20) /* a larger settings file is a mistake */
+#define VALUE_MAX_BYTES 4096      /* longest value of any setting, as text */
+#define CPU_MAX 1023              /* CPU_SETSIZE - 1 */
+#define CONN_MAX 16000000         /* as in config.def */
+
+enum conf_type { T_STR, T_LIST, T_INT, T_BOOL, T_SIZE, T_DURATION, T_LEVEL };
+enum conf_reload { RESTART, RELOAD };
+
+struct row {
+    const char *name;     /* section.key */
+    const char *variable; /* SECTION_KEY, still in lower case */
+    const char *dflt;
+    const char *sentence;
+    size_t at; /* offset in struct conf */
+    uint64_t min, max;
+    enum conf_type type;
+    enum conf_reload reload;
+};
+
+static const struct row rows[] = {
+#define CONF(section, key, type_, dflt_, min_, max_, reload_, sentence_)                           \
+    {.name = #section "." #key,                                                                    \
+        .variable = #section "_" #key,                                                             \
+        .dflt = (dflt_),                                                                           \
+        .sentence = (sentence_),                                                                   \
+        .at = offsetof(struct conf, section##_##key),                                              \
+        .min = (min_),                                                                             \
+        .max = (max_),                                                                             \
+        .type = T_##type_,                                                                         \
+        .reload = (reload_)},
+#include "common/tbl/config.def"
+#undef CONF
+};
+
+static const char *const type_words[] = {
+    [T_STR] = "TEXT",
+    [T_LIST] = "LIST",
+    [T_INT] = "NUMBER",
+    [T_BOOL] = "on|off",
+    [T_SIZE] = "SIZE",
+    [T_DURATION] = "TIME",
+    [T_LEVEL] = "LEVEL",
+};
+
+struct unit {
+    const char *name;
+    uint64_t n;
+};
+/* Largest first: printing takes the first that divides. */
+static const struct unit size_units[] = {
+    {"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"B", 1}};
+static const struct unit time_units[] = {
+    {"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+
+static const char *const level_words[] = {"error", "warn", "info", "debug"};
+
+/* What conf_from_command_line was called with, for conf_reload. Owned by the main thread. */
+static struct {
+    char *file; /* NULL: none */
+    char **flags;
+    unsigned flag_count;
+} start;
+
+static bool fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
+
+/* Fills the error and is false, so that callers can return it. */
+static bool
+fail(struct conf_error *err, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(err->text, sizeof err->text, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+static struct log_quoted
+quote(const char *s)
+{
+    return log_quote(view_str(s));
+}
+
+static void *
+field(const struct conf *c, const struct row *r)
+{
+    return (char *)(uintptr_t)c + r->at;
+}
+
+/* ---- numbers and units ---- */
+
+/* Leading decimal digits of s; false when there are none or they pass 2^64. */
+static bool
+take_digits(const char **s, uint64_t *out)
+{
+    const char *p = *s;
+    uint64_t v = 0;
+    if (*p < '0' || *p > '9')
+        return false;
+    for (; *p >= '0' && *p <= '9'; p++)
+        if (__builtin_mul_overflow(v, 10, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
+            return false;
+    *s = p;
+    *out = v;
+    return true;
+}
+
+/* A number with one of the units; a bare number is taken when `bare` says so, and 0 always. */
+static bool
+take_units(const char *s, const struct unit *units, size_t n, bool bare, uint64_t *out)
+{
+    uint64_t v;
+    if (!take_digits(&s, &v))
+        return false;
+    if (*s == '\0') {
+        *out = v;
+        return bare || v == 0;
+    }
+    while (*s == ' ')
+        s++;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(s, units[i].name) == 0)
+            return !__builtin_mul_overflow(v, units[i].n, out);
+    return false;
+}
+
+static void
+put_units(char *out, size_t out_n, const struct unit *units, size_t n, uint64_t v)
+{
+    size_t i = 0;
+    while (v != 0 && i + 1 < n && v % units[i].n != 0)
+        i++;
+    if (v == 0)
+        (void)snprintf(out, out_n, "0");
+    else if (strcmp(units[i].name, "B") == 0)
+        (void)snprintf(out, out_n, "%" PRIu64, v);
+    else
+        (void)snprintf(out, out_n, "%" PRIu64 "%s", v / units[i].n, units[i].name);
+}
+
+/* ---- one value ---- */
+
+static void
+value_text(const struct row *r, uint64_t v, char *out, size_t out_n)
+{
+    if (r->type == T_SIZE)
+        put_units(out, out_n, size_units, ARRAY_LEN(size_units), v);
+    else if (r->type == T_DURATION)
+        put_units(out, out_n, time_units, ARRAY_LEN(time_units), v);
+    else
+        (void)snprintf(out, out_n, "%" PRIu64, v);
+}
+
+static const char *
+kind_sentence(enum conf_type t)
+{
+    switch (t) {
+    case T_SIZE: return "a size such as 4096, 64KiB, 4MiB or 1GiB";
+    case T_DURATION: return "a time with its unit, such as 250ms, 8s, 5m or 1h";
+    default: return "a whole number";
+    }
+}
+
+static bool
+set_number(
+    void *at, const struct row *r, const char *value, const char *where, struct conf_error *err)
+{
+    uint64_t v = 0;
+    const char *end = value;
+    bool ok;
+    if (r->type == T_SIZE)
+        ok = take_units(value, size_units, ARRAY_LEN(size_units), true, &v);
+    else if (r->type == T_DURATION)
+        ok = take_units(value, time_units, ARRAY_LEN(time_units), false, &v);
+    else
+        ok = take_digits(&end, &v) && *end == '\0';
+    char lo[32], hi[32];
+    value_text(r, r->min, lo, sizeof lo);
+    value_text(r, r->max, hi, sizeof hi);
+    if (!ok)
+        return fail(err, "%s is %s (%s): write %s, from %s to %s", r->name, quote(value).s, where,
+            kind_sentence(r->type), lo, hi);
+    if (v < r->min || v > r->max)
+        return fail(err, "%s is %s (%s), which is out of range: write %s to %s", r->name,
+            quote(value).s, where, lo, hi);
+    memcpy(at, &v, sizeof v);
+    return true;
+}
+
+static bool
+set_bool(
+    bool *at, const struct row *r, const char *value, const char *where, struct conf_error *err)
+{
+    static const char *const words[] = {"off", "on", "false", "true", "no", "yes", "0", "1"};
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (strcmp(value, words[i]) == 0) {
+            *at = (i & 1) != 0;
+            return true;
+        }
+    return fail(err, "%s is %s (%s): write on or off", r->name, quote(value).s, where);
+}
+
+static bool
+set_level(enum log_level *at, const struct row *r, const char *value, const char *where,
+    struct conf_error *err)
+{
+    for (size_t i = 0; i < ARRAY_LEN(level_words); i++)
+        if (strcmp(value, level_words[i]) == 0) {
+            *at = (enum log_level)i;
+            return true;
+        }
+    return fail(
+        err, "%s is %s (%s): write error, warn, info or debug", r->name, quote(value).s, where);
+}
+
+static bool
+set_str(const char **at, const struct row *r, const char *value, const char *where,
+    struct conf_error *err)
+{
+    size_t n = strlen(value);
+    if (n < r->min || n > r->max)
+        return fail(err, "%s is %s (%s), %zu bytes long: write %" PRIu64 " to %" PRIu64 " bytes",
+            r->name, quote(value).s, where, n, r->min, r->max);
+    free((char *)(uintptr_t)*at);
+    *at = xstrdup(value);
+    return true;
+}
+
+static void
+list_free(struct conf_list *l)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        free(l->v[i]);
+    free(l->v);
+    *l = (struct conf_list){NULL, 0};
+}
+
+/* Appends what stands between commas, without the white space around it. */
+static bool
+list_add(struct conf_list *l, const struct row *r, const char *value, const char *where,
+    struct conf_error *err)
+{
+    const char *p = value + strspn(value, " \t");
+    while (*p != '\0') {
+        size_t n = strcspn(p, ",");
+        const char *next = p[n] == ',' ? p + n + 1 : p + n;
+        bool more = p[n] == ',';
+        while (n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'))
+            n--;
+        next += strspn(next, " \t");
+        if (n == 0 || (more && *next == '\0'))
+            return fail(err,
+                "%s is %s (%s), which has an empty entry: write entries with one comma between "
+                "them",
+                r->name, quote(value).s, where);
+        if (l->n >= r->max)
+            return fail(err, "%s has too many entries (%s): write at most %" PRIu64, r->name, where,
+                r->max);
+        l->v = xrealloc(l->v, (l->n + 1) * sizeof l->v[0]);
+        char *entry = xmalloc(n + 1);
+        memcpy(entry, p, n);
+        entry[n] = '\0';
+        l->v[l->n++] = entry;
+        p = next;
+    }
+    return true;
+}
+
+/* Replaces the list, or adds to it (a key that stands again in the same file). */
+static bool
+set_list(struct conf_list *at, const struct row *r, const char *value, bool add, const char *where,
+    struct conf_error *err)
+{
+    struct conf_list fresh = {NULL, 0};
+    if (!list_add(add ? at : &fresh, r, value, where, err)) {
+        list_free(&fresh);
+        return false;
+    }
+    if (!add && fresh.n < r->min) {
+        list_free(&fresh);
+        return fail(
+            err, "%s is empty (%s): write at least %" PRIu64 " entries", r->name, where, r->min);
+    }
+    if (!add) {
+        list_free(at);
+        *at = fresh;
+    }
+    return true;
+}
+
+static bool
+set_row(struct conf *c, const struct row *r, const char *value, bool add, const char *where,
+    struct conf_error *err)
+{
+    void *at = field(c, r);
+    bool ok = false;
+    if (strlen(value) > VALUE_MAX_BYTES)
+        return fail(
+            err, "%s is too long (%s): write at most %d bytes", r->name, where, VALUE_MAX_BYTES);
+    switch (r->type) {
+    case T_STR: ok = set_str(at, r, value, where, err); break;
+    case T_LIST: ok = set_list(at, r, value, add, where, err); break;
+    case T_BOOL: ok = set_bool(at, r, value, where, err); break;
+    case T_LEVEL: ok = set_level(at, r, value, where, err); break;
+    case T_INT:
+    case T_SIZE:
+    case T_DURATION: ok = set_number(at, r, value, where, err); break;
+    }
+    if (ok && c->places != NULL) {
+        free(c->places[r - rows]);
+        c->places[r - rows] = xstrdup(where);
+    }
+    return ok;
+}
+
+/* ---- names ---- */
+
+/* Edits that turn a into b (insert, delete, replace); long names count as far apart. */
+static unsigned
+distance(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    unsigned line[64];
+    if (n >= ARRAY_LEN(line) || m >= ARRAY_LEN(line))
+        return 99;
+    for (unsigned j = 0; j <= m; j++)
+        line[j] = j;
+    for (unsigned i = 1; i <= n; i++) {
+        unsigned diagonal = line[0];
+        line[0] = i;
+        for (unsigned j = 1; j <= m; j++) {
+            unsigned replace = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = line[j];
+            line[j] = MIN(replace, MIN(line[j], line[j - 1]) + 1);
+        }
+    }
+    return line[m];
+}
+
+/* The setting whose name looks most like what was written; NULL when nothing does. */
+static const struct row *
+nearest(const char *dotted)
+{
+    const struct row *best = NULL;
+    unsigned best_at = (unsigned)MAX(2, strlen(dotted) / 3) + 1;
+    const char *key = strchr(dotted, '.');
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        unsigned d = distance(dotted, rows[i].name);
+        /* the right key in a wrong or missing section is nearer than any misspelling */
+        if (strcmp(strchr(rows[i].name, '.') + 1, key != NULL ? key + 1 : dotted) == 0)
+            d = MIN(d, 1);
+        if (d < best_at) {
+            best = &rows[i];
+            best_at = d;
+        }
+    }
+    return best;
+}
+
+static const struct row *
+row_find(const char *dotted)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (strcmp(rows[i].name, dotted) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+static bool
+fail_unknown(struct conf_error *err, const char *dotted, const char *where)
+{
+    const struct row *r = nearest(dotted);
+    if (r == NULL)
+        return fail(err, "%s (%s) is not a setting: ringcast --help lists them all",
+            quote(dotted).s, where);
+    return fail(err, "%s (%s) is not a setting: did you mean %s?", quote(dotted).s, where, r->name);
+}
+
+bool
+conf_set(struct conf *c, const char *dotted, const char *value, const char *where,
+    struct conf_error *err)
+{
+    const struct row *r = row_find(dotted);
+    if (r == NULL)
+        return fail_unknown(err, dotted, where);
+    return set_row(c, r, value, false, where, err);
+}
+
+void
+conf_defaults(struct conf *c)
+{
+    struct conf_error err;
+    memset(c, 0, sizeof *c);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (!set_row(c, &rows[i], rows[i].dflt, false, "its default", &err))
+            die("%s", err.text); /* a wrong row of config.def */
+    c->places = xcalloc(ARRAY_LEN(rows), sizeof c->places[0]);
+}
+
+void
+conf_free(struct conf *c)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (rows[i].type == T_LIST)
+            list_free(field(c, &rows[i]));
+        else if (rows[i].type == T_STR)
+            free((char *)(uintptr_t) * (const char **)field(c, &rows[i]));
+        if (c->places != NULL)
+            free(c->places[i]);
+    }
+    free(c->places);
+    memset(c, 0, sizeof *c);
+}
+
+const char *
+conf_place(const struct conf *c, const char *dotted)
+{
+    const struct row *r = row_find(dotted);
+    if (r == NULL || c->places == NULL || c->places[r - rows] == NULL)
+        return "its default";
+    return c->places[r - rows];
+}
+
+/* ---- the file ---- */
+
+/* A file on its way through inih, which pulls lines from it. */
+struct reading {
+    struct conf *c;
+    struct conf_error *err;
+    const char *path;
+    struct view rest;
+    unsigned line;
+    bool failed;
+    unsigned set_at[ARRAY_LEN(rows)]; /* line on which the row was set; 0: not yet */
+};
+
+/* One line as inih wants it: white space in front removed (to inih an indented line continues the
+ * line above), comments emptied, so that their length is of no concern. */
+static char *
+next_line(char *out, int out_n, void *arg)
+{
+    struct reading *rd = arg;
+    if (rd->rest.n == 0 || rd->failed)
+        return NULL;
+    const uint8_t *nl = memchr(rd->rest.p, '\n', rd->rest.n);
+    struct view line = view_head(rd->rest, nl != NULL ? (size_t)(nl - rd->rest.p) : rd->rest.n);
+    rd->rest = view_from(rd->rest, line.n + 1);
+    rd->line++;
+    if (rd->line == 1 && view_starts(line, VIEW("\xEF\xBB\xBF")))
+        line = view_from(line, 3);
+    while (line.n > 0 && isspace(line.p[0]))
+        line = view_from(line, 1);
+    for (size_t i = 0; i < line.n; i++)
+        if ((line.p[i] == '#' || line.p[i] == ';') && (i == 0 || isspace(line.p[i - 1])))
+            line.n = i;
+    while (line.n > 0 && isspace(line.p[line.n - 1]))
+        line.n--;
+    if (line.n + 3 > (size_t)out_n) {
+        rd->failed = true;
+        (void)fail(rd->err,
+            "%s:%u is longer than %d bytes: split a list over several lines, each with its key",
+            rd->path, rd->line, out_n - 3);
+        return NULL;
+    }
+    memcpy(out, line.p, line.n);
+    out[line.n] = '\n';
+    out[line.n + 1] = '\0';
+    return out;
+}
+
+/* inih found a pair. Returns 1 as inih wants it for "go on". */
+static int
+on_pair(void *arg, const char *section, const char *name, const char *value)
+{
+    struct reading *rd = arg;
+    char dotted[128], where[300];
+    if (rd->failed)
+        return 1;
+    (void)snprintf(dotted, sizeof dotted, "%s%s%s", section, *section ? "." : "", name);
+    (void)snprintf(where, sizeof where, "%.280s:%u", rd->path, rd->line);
+    const struct row *r = row_find(dotted);
+    rd->failed = true;
+    if (r == NULL)
+        return (int)fail_unknown(rd->err, dotted, where) + 1;
+    unsigned before = rd->set_at[r - rows];
+    if (before != 0 && r->type != T_LIST)
+        return (int)fail(rd->err, "%s (%s) was already set on line %u: remove one of them", dotted,
+                   where, before) +
+               1;
+    rd->set_at[r - rows] = rd->line;
+    rd->failed = !set_row(rd->c, r, value != NULL ? value : "", before != 0, where, rd->err);
+    return 1;
+}
+
+static bool
+load_text(struct conf *c, struct view text, const char *path, struct conf_error *err)
+{
+    struct reading rd = {.c = c, .err = err, .path = path, .rest = text};
+    if (text.n > 0 && memchr(text.p, '\0', text.n) != NULL)
+        return fail(err, "%s holds zero bytes: it is not a settings file", path);
+    int line = ini_parse_stream(next_line, &rd, on_pair, &rd);
+    if (rd.failed)
+        return false;
+    if (line > 0)
+        return fail(err,
+            "%s:%d is neither [section] nor key = value: correct it, or begin it with #", path,
+            line);
+    return line == 0 || fail(err, "%s could not be read: memory is out", path);
+}
+
+/* The whole file in memory; NULL and an error when it can't be had. */
+static uint8_t *
+read_file(const char *path, size_t *n, struct conf_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0) {
+        (void)fail(err, "the settings file %s cannot be opened: %s", path, strerror(errno));
+        return NULL;
+    }
+    uint8_t *p = xmalloc(FILE_MAX_BYTES + 1);
+    ssize_t got = 0;
+    *n = 0;
+    while (*n <= FILE_MAX_BYTES && (got = read(fd, p + *n, FILE_MAX_BYTES + 1 - *n)) > 0)
+        *n += (size_t)got;
+    if (got < 0)
+        (void)fail(err, "the settings file %s cannot be read: %s", path, strerror(errno));
+    else if (*n > FILE_MAX_BYTES)
+        (void)fail(err, "the settings file %s is larger than %u bytes: is it the right file?", path,
+            FILE_MAX_BYTES);
+    (void)close(fd);
+    if (got >= 0 && *n <= FILE_MAX_BYTES)
+        return p;
+    free(p);
+    return NULL;
+}
+
+bool
+conf_load_file(struct conf *c, const char *path, struct conf_error *err)
+{
+    size_t n;
+    uint8_t *p = read_file(path, &n, err);
+    if (p == NULL)
+        return false;
+    bool ok = load_text(c, view_of(p, n), path, err);
+    free(p);
+    return ok;
+}
+
+/* ---- the environment ---- */
+
+static bool
+env_is_ours(const char *name, size_t n)
+{
+    static const char *const known[] = {"CONFIG", "READY_FD", "PARENT_FD"};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (n == strlen(known[i]) && memcmp(name, known[i], n) == 0)
+            return true;
+    return strncmp(name, "LISTEN_", 7) == 0 || strncmp(name, "TEST_", 5) == 0;
+}
+
+/* WORKER_COUNT is worker_count. */
+static bool
+env_names(const char *name, size_t n, const struct row *r)
+{
+    if (strlen(r->variable) != n)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (name[i] != toupper((unsigned char)r->variable[i]))
+            return false;
+    return true;
+}
+
+static bool
+fail_env(struct conf_error *err, const char *name, size_t n)
+{
+    char dotted[64];
+    size_t len = MIN(n, sizeof dotted - 1);
+    for (size_t i = 0; i < len; i++)
+        dotted[i] = (char)tolower((unsigned char)name[i]);
+    dotted[len] = '\0';
+    char *underscore = strchr(dotted, '_');
+    if (underscore != NULL)
+        *underscore = '.';
+    const struct row *r = nearest(dotted);
+    struct log_quoted q = log_quote(view_of(name, n));
+    if (r == NULL)
+        return fail(err,
+            "the variable RINGCAST_%.*s names no setting: unset it, or see ringcast --help",
+            (int)strlen(q.s) - 2, q.s + 1);
+    char like[64] = "";
+    for (size_t i = 0; i + 1 < sizeof like && r->variable[i] != '\0'; i++)
+        like[i] = (char)toupper((unsigned char)r->variable[i]);
+    return fail(err, "the variable RINGCAST_%.*s names no setting: did you mean RINGCAST_%s?",
+        (int)strlen(q.s) - 2, q.s + 1, like);
+}
+
+static bool
+load_variable(struct conf *c, const char *name, const char *value, struct conf_error *err)
+{
+    size_t n = (size_t)(value - name) - 1;
+    if (env_is_ours(name, n))
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (env_names(name, n, &rows[i])) {
+            char where[128];
+            (void)snprintf(where, sizeof where, "RINGCAST_%.*s", (int)n, name);
+            return set_row(c, &rows[i], value, false, where, err);
+        }
+    return fail_env(err, name, n);
+}
+
+bool
+conf_load_env(struct conf *c, char **environ_, struct conf_error *err)
+{
+    for (char **e = environ_; e != NULL && *e != NULL; e++) {
+        const char *value = strchr(*e, '=');
+        if (value == NULL || strncmp(*e, "RINGCAST_", 9) != 0)
+            continue;
+        if (!load_variable(c, *e + 9, value + 1, err))
+            return false;
+    }
+    return true;
+}
+
+/* ---- rules between settings ---- */
+
+static bool
+check_pow2(const struct conf *c, const char *dotted, uint64_t v, struct conf_error *err)
+{
+    const struct row *r = row_find(dotted);
+    if (is_pow2(v))
+        return true;
+    char now[32], below[32], above[32];
+    value_text(r, v, now, sizeof now);
+    value_text(r, pow2_ceil(v) / 2, below, sizeof below);
+    value_text(r, pow2_ceil(v), above, sizeof above);
+    return fail(err, "%s is %s (%s), which is not a power of two: write %s or %s", dotted, now,
+        conf_place(c, dotted), below, above);
+}
+
+static bool
+check_cpus(
+    const struct conf *c, const char *dotted, const struct conf_list *l, struct conf_error *err)
+{
+    for (uint32_t i = 0; i < l->n; i++) {
+        const char *p = l->v[i];
+        uint64_t cpu;
+        if (!take_digits(&p, &cpu) || *p != '\0' || cpu > CPU_MAX)
+            return fail(err,
+                "%s has the entry %s (%s): write CPU numbers from 0 to %d, with commas between",
+                dotted, quote(l->v[i]).s, conf_place(c, dotted), CPU_MAX);
+    }
+    return true;
+}
+
+static bool
+check_listeners(const struct conf *c, struct conf_error *err)
+{
+    const struct conf_list *l = &c->worker_listen;
+    for (uint32_t i = 0; i < l->n; i++) {
+        struct conf_listen a;
+        struct conf_error why;
+        if (!conf_parse_listen(l->v[i], &a, &why))
+            return fail(
+                err, "worker.listen (%s): %.800s", conf_place(c, "worker.listen"), why.text);
+        bool free_port = !a.is_unix && strcmp(a.port, "0") == 0;
+        for (uint32_t k = 0; k < i && !free_port; k++)
+            if (strcmp(l->v[i], l->v[k]) == 0)
+                return fail(err, "worker.listen has %s twice (%s): remove one of them",
+                    quote(l->v[i]).s, conf_place(c, "worker.listen"));
+    }
+    return true;
+}
+
+static bool
+check_path(const struct conf *c, const char *dotted, const char *path, struct conf_error *err)
+{
+    bool ok = *path == '\0' || *path == '/';
+    for (const char *p = path; *p != '\0'; p++)
+        ok = ok && *p > 0x20 && *p < 0x7f && *p != '?' && *p != '#';
+    return ok ||
+           fail(err, "%s is %s (%s): write a path that begins with / and has no space, ? or #",
+               dotted, quote(path).s, conf_place(c, dotted));
+}
+
+/* Length without the slash at the end, which stands for the same path. */
+static size_t
+path_len(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 1 && path[n - 1] == '/' ? n - 1 : n;
+}
+
+static bool
+check_paths(const struct conf *c, struct conf_error *err)
+{
+    size_t n = path_len(c->sc_path);
+    if (!check_path(c, "sc.path", c->sc_path, err) ||
+        !check_path(c, "echo.path", c->echo_path, err))
+        return false;
+    if (n > 0 && n == path_len(c->echo_path) && memcmp(c->sc_path, c->echo_path, n) == 0)
+        return fail(err,
+            "echo.path (%s) and sc.path (%s) are the same: give one of them another path",
+            conf_place(c, "echo.path"), conf_place(c, "sc.path"));
+    if (c->http_playground && (strcmp(c->sc_path, "/") == 0 || strcmp(c->echo_path, "/") == 0))
+        return fail(err,
+            "http.playground (%s) needs the path /, which sc.path or echo.path has: turn it off, "
+            "or give them another path",
+            conf_place(c, "http.playground"));
+    return true;
+}
+
+/* Smallest memory limit of the control groups the process is in; UINT64_MAX if there is none. */
+static uint64_t
+cgroup_memory(void)
+{
+    char line[512], path[640];
+    uint64_t least = UINT64_MAX;
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (strncmp(line, "0::", 3) != 0)
+            continue;
+        /* a limit may stand anywhere on the way up to the root */
+        for (char *slash; (slash = strrchr(line + 3, '/')) != NULL; *slash = '\0') {
+            (void)snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", line + 3);
+            FILE *m = fopen(path, "re");
+            uint64_t v;
+            if (m != NULL && fscanf(m, "%" SCNu64, &v) == 1)
+                least = MIN(least, v);
+            if (m != NULL)
+                (void)fclose(m);
+        }
+    }
+    if (f != NULL)
+        (void)fclose(f);
+    return least;
+}
+
+static uint64_t
+memory_limit(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t machine = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 1ull << 30;
+    return MIN(machine, cgroup_memory());
+}
+
+static uint64_t
+usable_cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return (uint64_t)MAX(1, CPU_COUNT(&set));
+}
+
+/* The automatic directory: /run/ringcast for root, else the user's. */
+static bool
+fill_run_dir(struct conf *c, struct conf_error *err)
+{
+    char dir[512];
+    const char *xdg = getenv("XDG_RUNTIME_DIR");
+    if (geteuid() == 0)
+        (void)snprintf(dir, sizeof dir, "/run/ringcast");
+    else if (xdg != NULL && xdg[0] == '/')
+        (void)snprintf(dir, sizeof dir, "%s/ringcast", xdg);
+    else
+        (void)snprintf(dir, sizeof dir, "/tmp/ringcast-%u", (unsigned)geteuid());
+    const struct row *r = row_find("run.dir");
+    return set_str(&c->run_dir, r, dir, "chosen by itself", err);
+}
+
+static bool
+fill_automatic(struct conf *c, struct conf_error *err)
+{
+    struct rlimit files = {1024, 1024};
+    if (c->run_dir[0] == '\0' && !fill_run_dir(c, err))
+        return false;
+    if (c->worker_rings == 0)
+        c->worker_rings = MIN(usable_cpus(), row_find("worker.rings")->max);
+    (void)getrlimit(RLIMIT_NOFILE, &files);
+    if (c->conn_max == 0)
+        c->conn_max = files.rlim_cur > 512 ? MIN(files.rlim_cur - 256, CONN_MAX) : 256;
+    if (c->conn_max_unshaken == 0)
+        c->conn_max_unshaken = MAX(1, MIN(10000, c->conn_max / 5));
+    if (c->mem_buffers == 0)
+        c->mem_buffers = memory_limit() / 4;
+    /* a lower outer limit lowers those within it, so that one setting is enough */
+    c->ws_max_message_unshaken = MIN(c->ws_max_message_unshaken, c->ws_max_message);
+    c->http_request_line = MIN(c->http_request_line, c->http_header_bytes);
+    c->out_queue_low = MIN(c->out_queue_low, c->out_queue_bytes);
+    return true;
+}
+
+bool
+conf_check(struct conf *c, struct conf_error *err)
+{
+    if (c->run_dir[0] != '\0' && c->run_dir[0] != '/')
+        return fail(err, "run.dir is %s (%s): write a path that begins with /", quote(c->run_dir).s,
+            conf_place(c, "run.dir"));
+    if (c->sc_ping_interval >= c->sc_ping_timeout)
+        return fail(err,
+            "sc.ping_interval is %" PRIu64 "ms (%s), which is not below sc.ping_timeout (%" PRIu64
+            "ms, %s): lower it",
+            c->sc_ping_interval, conf_place(c, "sc.ping_interval"), c->sc_ping_timeout,
+            conf_place(c, "sc.ping_timeout"));
+    if (strcmp(c->sc_unserved, "silent") != 0 && strcmp(c->sc_unserved, "error") != 0)
+        return fail(err, "sc.unserved is %s (%s): write silent or error", quote(c->sc_unserved).s,
+            conf_place(c, "sc.unserved"));
+    return check_pow2(c, "worker.recv_buffers", c->worker_recv_buffers, err) &&
+           check_pow2(c, "lane.bytes", c->lane_bytes, err) &&
+           check_cpus(c, "worker.cpus", &c->worker_cpus, err) &&
+           check_cpus(c, "broker.cpus", &c->broker_cpus, err) && check_listeners(c, err) &&
+           check_paths(c, err) && fill_automatic(c, err);
+}
+
+/* ---- listen addresses ---- */
+
+static bool
+parse_unix(const char *text, struct conf_listen *out, struct conf_error *err)
+{
+    const char *path = text + strlen("unix:");
+    if (strncmp(path, "//", 2) == 0) /* unix:///path is meant as unix:/path */
+        path += 2;
+    if (path[0] != '/' || strlen(path) >= sizeof out->path)
+        return fail(err,
+            "%s is no listen address: write unix:/path with a path of at most %zu bytes",
+            quote(text).s, sizeof out->path - 1);
+    out->is_unix = true;
+    memcpy(out->path, path, strlen(path) + 1);
+    return true;
+}
+
+static bool
+parse_tcp(const char *text, struct conf_listen *out, struct conf_error *err)
+{
+    const char *host = text + strlen("tcp://");
+    const char *colon = strrchr(host, ':'), *end = colon;
+    if (host[0] == '[') { /* IPv6 stands in brackets, since it has colons of its own */
+        host++;
+        end = strchr(host, ']');
+        colon = end != NULL && end[1] == ':' ? end + 1 : NULL;
+    }
+    uint64_t port;
+    const char *p = colon != NULL ? colon + 1 : "";
+    size_t n = colon != NULL ? (size_t)(end - host) : 0;
+    if (colon == NULL || !take_digits(&p, &port) || *p != '\0' || port > 65535 ||
+        n >= sizeof out->host || (host[-1] != '[' && memchr(host, ':', n) != NULL))
+        return fail(err,
+            "%s is no listen address: write tcp://host:port, with IPv6 as tcp://[::1]:8000",
+            quote(text).s);
+    if (n == 1 && host[0] == '*')
+        n = 0;
+    memcpy(out->host, host, n);
+    out->host[n] = '\0';
+    (void)snprintf(out->port, sizeof out->port, "%u", (unsigned)port);
+    return true;
+}
+
+bool
+conf_parse_listen(const char *text, struct conf_listen *out, struct conf_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (strncmp(text, "tcp://", 6) == 0)
+        return parse_tcp(text, out, err);
+    if (strncmp(text, "unix:", 5) == 0)
+        return parse_unix(text, out, err);
+    if (strncmp(text, "tls://", 6) == 0)
+        return fail(err,
+            "%s asks for TLS, which is not there yet: write tcp:// and put a TLS proxy in front",
+            quote(text).s);
+    return fail(err, "%s is no listen address: write tcp://host:port or unix:/path", quote(text).s);
+}
+
+/* ---- rows for others ---- */
+
+const char *
+conf_row_name(unsigned i)
+{
+    return i < ARRAY_LEN(rows) ? rows[i].name : NULL;
+}
+
+const char *
+conf_row_sentence(unsigned i)
+{
+    return i < ARRAY_LEN(rows) ? rows[i].sentence : NULL;
+}
+
+static void
+list_text(const struct conf_list *l, char *out, size_t out_n)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < l->n && at < out_n; i++) {
+        int n = snprintf(out + at, out_n - at, "%s%s", i ? "," : "", l->v[i]);
+        at += n > 0 ? (size_t)n : 0;
+    }
+}
+
+void
+conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n)
+{
+    const struct row *r = &rows[i];
+    const void *at = field(c, r);
+    uint64_t v;
+    switch (r->type) {
+    case T_STR: (void)snprintf(out, out_n, "%s", *(const char *const *)at); break;
+    case T_LIST: list_text(at, out, out_n); break;
+    case T_BOOL: (void)snprintf(out, out_n, "%s", *(const bool *)at ? "on" : "off"); break;
+    case T_LEVEL: (void)snprintf(out, out_n, "%s", level_words[*(const enum log_level *)at]); break;
+    case T_INT:
+    case T_SIZE:
+    case T_DURATION:
+        memcpy(&v, at, sizeof v);
+        value_text(r, v, out, out_n);
+        break;
+    }
+}
+
+/* ---- the command line ---- */
+
+/* Prints text at an indent of 6, broken at 96 columns. */
+static void
+print_wrapped(const char *text)
+{
+    size_t column = 0;
+    for (const char *p = text; *p != '\0';) {
+        size_t n = strcspn(p, " ");
+        if (column == 0 || column + 1 + n > 96) {
+            (void)fputs(column ? "\n      " : "      ", stdout);
+            column = 6;
+        } else {
+            (void)putchar(' ');
+            column++;
+        }
+        (void)fwrite(p, 1, n, stdout);
+        column += n;
+        p += n;
+        p += strspn(p, " ");
+    }
+    (void)putchar('\n');
+}
+
+void
+conf_print_settings(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct row *r = &rows[i];
+        printf("  --%s=%s  (%s%s)\n", r->name, type_words[r->type], r->dflt[0] ? r->dflt : "empty",
+            r->reload == RELOAD ? "; SIGHUP reloads" : "");
+        print_wrapped(r->sentence);
+    }
+}
+
+NORETURN static void
+print_help(const char *program, const char *usage)
+{
+    printf("%s %s\n\n%s\n\n", program, RINGCAST_VERSION, usage);
+    printf(
+        "Settings, with their defaults. Each is also a line of the settings file (--config FILE:\n"
+        "[section], then key = value) and a variable (RINGCAST_SECTION_KEY); flags win over\n"
+        "variables, variables over the file.\n\n");
+    conf_print_settings();
+    (void)fflush(stdout);
+    exit(0);
+}
+
+/* What stands behind "--name=" or as the next argument; NULL if the argument is another one. */
+static const char *
+option_value(const char *name, int *i, int argc, char **argv)
+{
+    size_t n = strlen(name);
+    if (strncmp(argv[*i], name, n) != 0)
+        return NULL;
+    if (argv[*i][n] == '=')
+        return argv[*i] + n + 1;
+    if (argv[*i][n] != '\0')
+        return NULL;
+    if (*i + 1 >= argc)
+        die("%s needs a value: write %s VALUE", name, name);
+    return argv[++*i];
+}
+
+/* --section.key=..., but not the options that say which process this is. */
+static bool
+is_setting_flag(const char *arg)
+{
+    size_t n = strcspn(arg, "=");
+    return strncmp(arg, "--", 2) == 0 && memchr(arg, '.', n) != NULL &&
+           strncmp(arg, "--worker.index", n) != 0 && strncmp(arg, "--broker.index", n) != 0;
+}
+
+static bool
+set_flag(struct conf *c, const char *arg, struct conf_error *err)
+{
+    char dotted[80];
+    const char *value = strchr(arg, '=');
+    size_t n = value != NULL ? (size_t)(value - arg) - 2 : strlen(arg + 2);
+    (void)snprintf(dotted, sizeof dotted, "%.*s", (int)MIN(n, sizeof dotted - 1), arg + 2);
+    char where[96];
+    (void)snprintf(where, sizeof where, "flag --%s", dotted);
+    if (row_find(dotted) == NULL)
+        return fail_unknown(err, dotted, where);
+    if (value == NULL)
+        return fail(err, "the flag --%s has no value: write --%s=VALUE", dotted, dotted);
+    return conf_set(c, dotted, value + 1, where, err);
+}
+
+/* File, environment, flags, rules, as `start` remembers them. */
+static bool
+load_all(struct conf *c, struct conf_error *err)
+{
+    conf_defaults(c);
+    if (start.file != NULL && !conf_load_file(c, start.file, err))
+        return false;
+    if (!conf_load_env(c, environ, err))
+        return false;
+    for (unsigned i = 0; i < start.flag_count; i++)
+        if (!set_flag(c, start.flags[i], err))
+            return false;
+    return conf_check(c, err);
+}
+
+/* Splits argv into what `start` keeps and what is left for the caller. */
+static void
+take_arguments(int *argc, char **argv, const char *program, const char *usage)
+{
+    int left = 1;
+    const char *file = getenv("RINGCAST_CONFIG");
+    start.flags = xcalloc((size_t)*argc + 1, sizeof start.flags[0]);
+    for (int i = 1; i < *argc; i++) {
+        const char *config = option_value("--config", &i, *argc, argv);
+        if (config != NULL) {
+            file = config;
+        } else if (is_setting_flag(argv[i])) {
+            start.flags[start.flag_count++] = argv[i];
+        } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            print_help(program, usage);
+        } else if (strcmp(argv[i], "--version") == 0) {
+            printf("%s %s\n", program, RINGCAST_VERSION);
+            exit(0);
+        } else {
+            argv[left++] = argv[i];
+        }
+    }
+    *argc = left;
+    argv[left] = NULL;
+    /* absolute, so that children and reloads find it wherever they stand */
+    start.file = file == NULL || *file == '\0' ? NULL : realpath(file, NULL);
+    if (start.file == NULL && file != NULL && *file != '\0')
+        die("the settings file %s cannot be opened: %s", file, strerror(errno));
+}
+
+void
+conf_from_command_line(
+    struct conf *c, int *argc, char **argv, const char *program, const char *usage)
+{
+    struct rlimit files;
+    struct conf_error err;
+    take_arguments(argc, argv, program, usage);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max; /* connections are files; conn.max goes by this */
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (!load_all(c, &err))
+        die("%s", err.text);
+}
+
+const char *
+conf_start_file(void)
+{
+    return start.file;
+}
+
+char **
+conf_start_flags(unsigned *count)
+{
+    *count = start.flag_count;
+    return start.flags;
+}
+
+/* Gives the row of b to a and that of a to b. */
+static void
+swap_row(struct conf *a, struct conf *b, const struct row *r)
+{
+    uint8_t tmp[sizeof(struct conf_list)];
+    size_t n = r->type == T_LIST    ? sizeof(struct conf_list)
+               : r->type == T_STR   ? sizeof(char *)
+               : r->type == T_BOOL  ? sizeof(bool)
+               : r->type == T_LEVEL ? sizeof(enum log_level)
+                                    : sizeof(uint64_t);
+    memcpy(tmp, field(a, r), n);
+    memcpy(field(a, r), field(b, r), n);
+    memcpy(field(b, r), tmp, n);
+}
+
+bool
+conf_reload(struct conf *c, struct conf_error *err)
+{
+    struct conf fresh;
+    char before[VALUE_MAX_BYTES + 1], after[VALUE_MAX_BYTES + 1];
+    if (!load_all(&fresh, err)) {
+        conf_free(&fresh);
+        return false;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        conf_row_value(c, i, before, sizeof before);
+        conf_row_value(&fresh, i, after, sizeof after);
+        if (strcmp(before, after) == 0)
+            continue;
+        if (rows[i].reload == RELOAD) {
+            swap_row(c, &fresh, &rows[i]);
+            log_info("conf-changed", "setting=%s value=%s", rows[i].name, after);
+        } else {
+            log_warn("conf-needs-restart", "setting=%s value=%s running=%s", rows[i].name, after,
+                before);
+        }
+    }
+    conf_free(&fresh);
+    return true;
+}
