@@ -21,7 +21,7 @@ enum ws_opcode {
 
 struct ws_limits {
     uint64_t max_message; /* bytes, over all fragments: TOO_BIG, judged on the announced length */
-    uint32_t max_frames;  /* per message: TOO_MANY_FRAMES */
+    uint32_t max_frames;  /* per message: TOO_MANY_FRAMES; 0 allows none, "automatic" is the caller's */
 };
 
 /* Where a reader stands. All zero is a reader at the start of a server's connection (expects masked
@@ -41,6 +41,7 @@ struct ws_reader {
     bool in_payload;
     bool fin;
     bool client;         /* true: reads a server's frames (unmasked) */
+    bool begun;          /* a piece of the present message was handed out */
     bool dead;           /* after WS_EV_BAD or WS_EV_CLOSE: eats everything */
 };
 
