@@ -30,6 +30,9 @@ struct http_request {
     struct view query;  /* behind it; empty if none */
     bool keep_alive;    /* HTTP/1.1 without "close" in Connection */
     bool has_body;      /* Transfer-Encoding, or a Content-Length other than 0 */
+    bool chunked;       /* the body is chunked; content_length says nothing then */
+    uint8_t minor;      /* 1 for HTTP/1.1, 0 for HTTP/1.0 */
+    uint64_t content_length;
     uint32_t field_count;
     struct http_field fields[HTTP_FIELDS_MAX];
 };
@@ -40,28 +43,32 @@ enum http_parse {
     HTTP_BAD,  /* *status: what to answer (400, 414, 431, 501, 505) */
 };
 
-/* Parses a head at the start of `in`. `seen` is how much of it a former call answered MORE for (0 at
- * first), so that a trickle costs linear time: limits are checked on every call, fields only once the
- * end of the head is there. Everything RFC 9112 and hardening section 3 call malformed is BAD: bare CR, NUL, white
- * space before a colon, folded lines, no or several Host, conflicting lengths ... *pos is scratch the
- * caller keeps between calls, zero at first. */
+/* Parses a head at the start of `in`. *pos is scratch that the caller keeps between calls for one head,
+ * zero at first; after MORE call again with the same bytes and more behind them. A trickle costs
+ * linear time. Bytes that can't be in a head, limits and the request line are judged as soon as they
+ * are there, fields once the end of the head is. Never more than header_bytes are asked for: with that
+ * many, the answer is DONE or BAD. On DONE, *eaten is the length of the head, and views in *out point
+ * into `in` (path may be a constant "/"). On BAD, *status is what to answer; then close.
+ *
+ * Everything RFC 9112 and hardening section 3 call malformed is BAD: bare CR, bare LF, NUL, white
+ * space before a colon, folded lines, no or several Host, conflicting lengths ... */
 enum http_parse http_parse_request(struct view in, size_t *pos, const struct http_limits *limits,
     struct http_request *out, size_t *eaten, unsigned *status) MUST_CHECK;
 
-/* Value of the only field of that name; empty view with NULL p if there is none, *count how many. */
+/* Value of the first field of that name; empty view with NULL p if there is none, *count how many. */
 struct view http_field_get(const struct http_request *r, struct view name, unsigned *count);
 /* Whether a comma-separated field (any of its occurrences) has this token, ASCII case folded. */
 bool http_field_has_token(const struct http_request *r, struct view name, struct view token);
 
 /* What an upgrade request is worth, for a path that is WebSocket's. */
 struct ws_upgrade {
-    unsigned status;         /* 101, or 400, 405, 426 */
+    unsigned status;         /* 101, or 400, 405, 426 (500: no SHA-1 on this system) */
     char accept[29];         /* Sec-WebSocket-Accept, 28 characters and a terminator */
     struct view origin;      /* empty if there was none */
     struct view extensions;  /* first Sec-WebSocket-Extensions value; for later */
 };
-/* Checks method, Host, Upgrade, Connection, version, key and absence of a body, in the order of
- * hardening section 3, and computes the answer to the key. */
+/* Checks method, absence of a body, HTTP version, Upgrade, Connection, Sec-WebSocket-Version and key,
+ * in that order, and computes the answer to the key. (Host was checked by http_parse_request.) */
 void http_upgrade_check(const struct http_request *r, struct ws_upgrade *out);
 /* Appends the 101 answer, whole. */
 void http_put_upgrade(struct buf *out, const struct ws_upgrade *u);
