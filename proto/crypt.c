@@ -1,4 +1,5 @@
-/* OpenSSL behind three plain calls. Called by http.c for the accept key and by whoever needs ids. */
+/* OpenSSL behind three plain calls. Called by http.c for the accept key and by whoever needs ids.
+ */
 #include "proto/crypt.h"
 
 #include <limits.h>
@@ -18,8 +19,7 @@ crypt_sha1(struct view in, uint8_t out[CRYPT_SHA1_BYTES])
 size_t
 crypt_base64(char *out, struct view in)
 {
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t n = 0;
     for (size_t i = 0; i < in.n; i += 3) {
         size_t left = in.n - i;

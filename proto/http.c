@@ -1,21 +1,23 @@
-/* Request heads of HTTP/1.1 and the answers around the WebSocket upgrade. Contract in http.h; called by
- * the worker while a connection is not upgraded. Knows no path and no setting but its limits.
+/* Request heads of HTTP/1.1 and the answers around the WebSocket upgrade. Contract in http.h;
+ * called by the worker while a connection is not upgraded. Knows no path and no setting but its
+ * limits.
  *
- * A head is looked at twice: once as it comes (scan: bytes that may not be, limits, the request line as
- * soon as it is whole), and once when its end is there (fields). What scan lets through has no control
- * byte but tabs and line ends, and every CR has its LF. */
+ * A head is looked at twice: once as it comes (scan: bytes that may not be, limits, the request
+ * line as soon as it is whole), and once when its end is there (fields). What scan lets through has
+ * no control byte but tabs and line ends, and every CR has its LF. */
 #include "proto/http.h"
 
 #include "proto/crypt.h"
 
-/* ---- characters (RFC 9110 section 5.6.2, RFC 3986) ----------------------------------------------- */
+/* ---- characters (RFC 9110 section 5.6.2, RFC 3986)
+ * ----------------------------------------------- */
 
 enum {
     C_TOKEN = 1,  /* tchar */
     C_TARGET = 2, /* in a request target: visible ASCII that no browser escapes */
     C_HOST = 4,   /* in a reg-name or IPv4 address */
     C_HEX = 8,
-    C_STOP = 16,  /* ends the quick part of scan: control bytes, DEL */
+    C_STOP = 16, /* ends the quick part of scan: control bytes, DEL */
 };
 
 static uint8_t class_of[256];
@@ -88,7 +90,8 @@ trim(struct view v)
     return v;
 }
 
-/* ---- request line (RFC 9112 section 3) ----------------------------------------------------------- */
+/* ---- request line (RFC 9112 section 3)
+ * ----------------------------------------------------------- */
 
 /* host [":" port], RFC 3986 section 3.2.2; a name may not be empty here. */
 static bool
@@ -126,7 +129,8 @@ static bool
 target_authority(struct view target, struct view *rest)
 {
     static const struct view schemes[] = {{(const uint8_t *)"http://", 7},
-        {(const uint8_t *)"https://", 8}, {(const uint8_t *)"ws://", 5}, {(const uint8_t *)"wss://", 6}};
+        {(const uint8_t *)"https://", 8}, {(const uint8_t *)"ws://", 5},
+        {(const uint8_t *)"wss://", 6}};
     for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
         if (view_eq_nocase(view_head(target, schemes[i].n), schemes[i])) {
             *rest = view_from(target, schemes[i].n);
@@ -174,8 +178,8 @@ target_parse(struct http_request *r)
 static unsigned
 version_parse(struct view v, uint8_t *minor)
 {
-    if (v.n != 8 || !view_starts(v, VIEW("HTTP/")) || v.p[6] != '.' || v.p[5] < '0' || v.p[5] > '9' ||
-        v.p[7] < '0' || v.p[7] > '9')
+    if (v.n != 8 || !view_starts(v, VIEW("HTTP/")) || v.p[6] != '.' || v.p[5] < '0' ||
+        v.p[5] > '9' || v.p[7] < '0' || v.p[7] > '9')
         return 400;
     if (v.p[5] != '1' || v.p[7] > '1')
         return 505;
@@ -212,14 +216,15 @@ request_line_parse(struct view line, struct http_request *r)
     return status == 0 && target_parse(r) ? 0 : 400;
 }
 
-/* ---- scan: as the head comes --------------------------------------------------------------------- */
+/* ---- scan: as the head comes
+ * --------------------------------------------------------------------- */
 
-/* Bytes at the start of a request line that must look like a method before the line is whole: a peer
- * that speaks something else is answered at once. */
+/* Bytes at the start of a request line that must look like a method before the line is whole: a
+ * peer that speaks something else is answered at once. */
 #define METHOD_PEEK 32
 
-/* The caller's size_t between calls: bytes looked at, where the present line starts, and whether the
- * request line is behind us. Heads are far below 2 GiB. */
+/* The caller's size_t between calls: bytes looked at, where the present line starts, and whether
+ * the request line is behind us. Heads are far below 2 GiB. */
 struct scan {
     size_t at, line;
     bool in_fields;
@@ -257,7 +262,8 @@ line_end(struct scan *s, struct view line, const struct http_limits *limits,
 {
     if (s->in_fields)
         return line.n == 0;
-    if (line.n == 0) /* section 2.2: empty lines in front of a request are ignored, here up to a number */
+    if (line.n ==
+        0) /* section 2.2: empty lines in front of a request are ignored, here up to a number */
         return s->line / 2 < limits->leading_empty_lines ? 0 : 400;
     unsigned status = line_peek(line, limits);
     if (status)
@@ -268,8 +274,8 @@ line_end(struct scan *s, struct view line, const struct http_limits *limits,
 
 /* 1 when the head ends at s->at, 0 for more, else the status. */
 static unsigned
-scan_lines(struct scan *s, struct view in, const struct http_limits *limits,
-    struct http_request *scratch)
+scan_lines(
+    struct scan *s, struct view in, const struct http_limits *limits, struct http_request *scratch)
 {
     while (s->at < in.n) {
         uint8_t c = in.p[s->at];
@@ -296,7 +302,8 @@ scan_lines(struct scan *s, struct view in, const struct http_limits *limits,
     return s->in_fields ? 0 : line_peek(view_of(in.p + s->line, in.n - s->line), limits);
 }
 
-/* ---- fields (RFC 9112 section 5) ----------------------------------------------------------------- */
+/* ---- fields (RFC 9112 section 5)
+ * ----------------------------------------------------------------- */
 
 /* The line at *at, without its end; *at moves behind it. */
 static struct view
@@ -464,7 +471,8 @@ http_field_has_token(const struct http_request *r, struct view name, struct view
     return false;
 }
 
-/* ---- the upgrade (RFC 6455 section 4.2) ---------------------------------------------------------- */
+/* ---- the upgrade (RFC 6455 section 4.2)
+ * ---------------------------------------------------------- */
 
 /* Base64 of 16 bytes: 22 digits and two '='. */
 static bool
@@ -525,7 +533,8 @@ http_upgrade_check(const struct http_request *r, struct ws_upgrade *out)
     out->status = upgrade_status(r, out);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ------------------------------------------------------------------------------------- */
 
 void
 http_put_upgrade(struct buf *out, const struct ws_upgrade *u)
@@ -580,8 +589,8 @@ static void
 put_connection(struct buf *out, unsigned status, bool keep_alive)
 {
     if (status == 426)
-        buf_put_view(out, keep_alive ? VIEW("Connection: Upgrade\r\n")
-                                     : VIEW("Connection: close, Upgrade\r\n"));
+        buf_put_view(out,
+            keep_alive ? VIEW("Connection: Upgrade\r\n") : VIEW("Connection: close, Upgrade\r\n"));
     else if (!keep_alive)
         buf_put_lit(out, "Connection: close\r\n");
 }

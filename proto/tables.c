@@ -1,5 +1,5 @@
-/* What proto/dialect.h promises about the rows of tbl/close.def, errors.def and verbs.def: codes, names
- * and sentences by enum. Called by everybody who logs, counts or closes. */
+/* What proto/dialect.h promises about the rows of tbl/close.def, errors.def and verbs.def: codes,
+ * names and sentences by enum. Called by everybody who logs, counts or closes. */
 #include "proto/dialect.h"
 
 #define NAME_ROOM 24 /* bytes of the longest row name, terminator included; asserted below */

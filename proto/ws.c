@@ -1,5 +1,6 @@
-/* WebSocket frames (RFC 6455 section 5), masking and UTF-8. Contract in ws.h; called by the worker's
- * transport and by clients of our own. Knows no socket and no limit but those it is given. */
+/* WebSocket frames (RFC 6455 section 5), masking and UTF-8. Contract in ws.h; called by the
+ * worker's transport and by clients of our own. Knows no socket and no limit but those it is given.
+ */
 #include "proto/ws.h"
 
 #if defined(__SSE2__) && !defined(WS_PORTABLE)
@@ -7,7 +8,8 @@
 #include <immintrin.h>
 #endif
 
-/* ---- masking ------------------------------------------------------------------------------------- */
+/* ---- masking
+ * ------------------------------------------------------------------------------------- */
 
 /* Every step is a multiple of four bytes, so the key, once turned to where the payload stands, fits
  * all of them. */
@@ -71,11 +73,12 @@ ws_mask(uint8_t *p, size_t n, const uint8_t key[4], unsigned at)
     mask_tail(p + done, n - done, k);
 }
 
-/* ---- UTF-8 (RFC 3629) ---------------------------------------------------------------------------- */
+/* ---- UTF-8 (RFC 3629)
+ * ---------------------------------------------------------------------------- */
 
-/* The state between two bytes of a character: how many are still to come, and the bounds of the next
- * one. The bounds differ from 80..BF only behind E0, ED, F0 and F4, where they keep out overlong
- * forms, surrogates and what lies above U+10FFFF. */
+/* The state between two bytes of a character: how many are still to come, and the bounds of the
+ * next one. The bounds differ from 80..BF only behind E0, ED, F0 and F4, where they keep out
+ * overlong forms, surrogates and what lies above U+10FFFF. */
 #define UTF8_STATE(left, lo, hi) ((uint32_t)(left) | (uint32_t)(lo) << 8 | (uint32_t)(hi) << 16)
 #define UTF8_BAD UINT32_MAX
 
@@ -171,7 +174,8 @@ utf8_valid(struct view v)
     return utf8_check(&state, v.p, v.n) && state == 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ------------------------------------------------------------------------------------- */
 
 #define FINE CLOSE_COUNT /* no reason to close */
 
@@ -197,8 +201,8 @@ check_first(const struct ws_reader *r, const struct ws_limits *limits, uint8_t b
     return r->frames < limits->max_frames ? FINE : CLOSE_TOO_MANY_FRAMES;
 }
 
-/* Mask bit (5.1) and what a control frame may carry (5.5). A Close has no body or a code of two bytes
- * at least (5.5.1). */
+/* Mask bit (5.1) and what a control frame may carry (5.5). A Close has no body or a code of two
+ * bytes at least (5.5.1). */
 static enum close_reason
 check_second(const struct ws_reader *r, uint8_t opcode, uint8_t b)
 {
@@ -243,13 +247,15 @@ check_limit(const struct ws_reader *r, const struct ws_limits *limits, uint8_t o
 {
     if (is_control(opcode))
         return FINE;
-    return r->total > limits->max_message || n > limits->max_message - r->total ? CLOSE_TOO_BIG : FINE;
+    return r->total > limits->max_message || n > limits->max_message - r->total ? CLOSE_TOO_BIG
+                                                                                : FINE;
 }
 
-/* Judges as much of a header as is there: n bytes, one at least. When it is whole, key included, the
- * frame is begun and *size is its length; else *size is 0. */
+/* Judges as much of a header as is there: n bytes, one at least. When it is whole, key included,
+ * the frame is begun and *size is its length; else *size is 0. */
 static enum close_reason
-head_take(struct ws_reader *r, const struct ws_limits *limits, const uint8_t *h, size_t n, size_t *size)
+head_take(
+    struct ws_reader *r, const struct ws_limits *limits, const uint8_t *h, size_t n, size_t *size)
 {
     uint8_t opcode = h[0] & 0x0F;
     uint64_t length = 0;
@@ -371,7 +377,7 @@ static bool
 code_is_valid(uint16_t code)
 {
     return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
-        (code >= 3000 && code <= 4999);
+           (code >= 3000 && code <= 4999);
 }
 
 /* Judges a Close body of which `fresh` bytes at the end are new. */
@@ -440,7 +446,8 @@ ws_read(struct ws_reader *r, const struct ws_limits *limits, uint8_t **p, size_t
     return ev->kind = read_data(r, p, n, ev);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ------------------------------------------------------------------------------------- */
 
 static size_t
 put_head(uint8_t *out, enum ws_opcode op, uint64_t payload_n, uint8_t mask_bit)
