@@ -65,14 +65,17 @@ unsigned verb_states(enum verb_kind v);
  * call of decode. */
 struct verb {
     enum verb_kind kind;
-    enum error_id err;         /* REFUSE: why */
+    enum error_id err;         /* REFUSE: why; HANDSHAKE, AUTHENTICATE: what is wrong with the token that
+                                * came (to be passed on in the event's err), or ERR_NONE */
     enum close_reason close;   /* CLOSE: why */
     bool has_data;             /* data was there; absent and null differ */
     bool binary;               /* ECHO: the message was binary */
     struct view channel;       /* SUBSCRIBE, UNSUBSCRIBE, PUBLISH: the name's bytes, unescaped UTF-8 */
     struct view event;         /* EVENT, CALL: the name's bytes */
-    struct view data;          /* bytes of one valid value, to be forwarded as they are */
-    struct view call_id;       /* text of the call id, to be echoed; empty: no answer is wanted */
+    struct view data;          /* bytes of one valid value, to be forwarded as they are; HANDSHAKE: the
+                                * token, if one came */
+    struct view call_id;       /* text of the call id, to be echoed; empty: no answer is wanted (and an
+                                * ANSWER is to nothing of ours: drop it) */
 };
 
 struct dialect_limits {
@@ -115,6 +118,7 @@ struct event {
     enum event_kind kind;
     enum error_id err;
     bool has_data;
+    bool text;                 /* EV_ECHO: came as text */
     uint32_t ping_timeout_ms;
     uint64_t limit;            /* argument of error messages */
     struct view channel;
