@@ -1,0 +1,693 @@
+#include "worker/conn.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/bug.h"
+#include "worker/metrics.h"
+#include "worker/outq.h"
+#include "worker/sess.h"
+#include "worker/subs.h"
+
+/* A connection's share of one turn (hardening 1.4). */
+#define TURN_BYTES (64u << 10)
+#define TURN_PACKETS 256
+/* Input held over before receiving itself is called back. */
+#define HELD_MAX (64u << 10)
+
+static const char *const state_names[] = {
+#define X(name, sentence) #name,
+    CONN_STATES(X)
+#undef X
+};
+
+void
+conn_to(struct conn *c, enum conn_state to)
+{
+    /* Legal moves only go forward; any state may die. */
+    BUG_ON(to <= c->state);
+    c->state = (uint8_t)to;
+}
+
+/* -- queues threaded through connections -- */
+
+void
+queue_append(struct worker *w, struct slot_queue *q, struct conn *c)
+{
+    uint32_t slot = conn_slot(w, c);
+    c->next = POOL_NONE;
+    c->prev = q->last;
+    if (q->last == POOL_NONE)
+        q->first = slot;
+    else
+        conn_at(w, q->last)->next = slot;
+    q->last = slot;
+}
+
+void
+queue_remove(struct worker *w, struct slot_queue *q, struct conn *c)
+{
+    if (c->prev == POOL_NONE)
+        q->first = c->next;
+    else
+        conn_at(w, c->prev)->next = c->next;
+    if (c->next == POOL_NONE)
+        q->last = c->prev;
+    else
+        conn_at(w, c->next)->prev = c->prev;
+}
+
+static void
+leave_queues(struct worker *w, struct conn *c)
+{
+    if (c->flags & CF_UNSHAKEN) {
+        queue_remove(w, &w->unshaken, c);
+        GAUGE(w, connections_unshaken, w->metrics[RM_connections_unshaken] - 1);
+    }
+    if (c->flags & CF_WAITING)
+        queue_remove(w, &w->waiting[c->wait_broker], c);
+    c->flags &= (uint16_t) ~(CF_UNSHAKEN | CF_WAITING);
+}
+
+void
+conn_shaken(struct worker *w, struct conn *c)
+{
+    leave_queues(w, c);
+    GAUGE(w, connections_open, w->metrics[RM_connections_open] + 1);
+}
+
+/* -- input memory -- */
+
+struct conn_in *
+conn_in(struct worker *w, struct conn *c)
+{
+    if (c->in == NULL) {
+        c->in = calloc(1, sizeof *c->in);
+        if (c->in == NULL) {
+            conn_abort(w, c, false);
+            return NULL;
+        }
+        c->in->msg = buf_make(UINT32_MAX);
+        c->in->held = buf_make(UINT32_MAX);
+        c->in->began = w->tick;
+        w->input_bytes += sizeof *c->in;
+    }
+    return c->in;
+}
+
+bool
+conn_keep(struct worker *w, struct buf *b, const uint8_t *p, size_t n)
+{
+    size_t before = b->cap;
+    buf_put(b, p, n);
+    w->input_bytes += b->cap - before;
+    return !b->failed;
+}
+
+void
+conn_forget(struct worker *w, struct buf *b)
+{
+    w->input_bytes -= b->cap;
+    buf_free(b);
+}
+
+static void
+in_free(struct worker *w, struct conn *c)
+{
+    if (c->in == NULL)
+        return;
+    conn_forget(w, &c->in->msg);
+    conn_forget(w, &c->in->held);
+    w->input_bytes -= sizeof *c->in;
+    free(c->in);
+    c->in = NULL;
+}
+
+void
+conn_in_done(struct worker *w, struct conn *c)
+{
+    struct conn_in *in = c->in;
+    if (in != NULL && in->held.n == in->held_at && !in->stalled && !in->pong && in->msg.n == 0 &&
+        ws_at_rest(&in->reader))
+        in_free(w, c);
+}
+
+/* -- receiving -- */
+
+void
+conn_rearm(struct worker *w, struct conn *c)
+{
+    if (c->flags & (CF_RECV | CF_EOF) || c->state == CONN_DEAD ||
+        (c->pause && c->state < CONN_CLOSING))
+        return;
+    struct io_uring_sqe *sqe = ring_sqe(&w->ring);
+    io_uring_prep_recv_multishot(sqe, c->fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = w->bufs.group;
+    ring_set_tag(sqe, OP_RECV, c->head.gen, conn_slot(w, c));
+    c->flags |= CF_RECV;
+    c->inflight++;
+}
+
+static void
+cancel_op(struct worker *w, struct conn *c, enum worker_op op)
+{
+    struct io_uring_sqe *sqe = ring_sqe(&w->ring);
+    io_uring_prep_cancel64(sqe, ring_tag(op, c->head.gen, conn_slot(w, c)), 0);
+    ring_set_tag(sqe, OP_CANCEL, 0, 0);
+}
+
+static void
+recv_cancel(struct worker *w, struct conn *c)
+{
+    if ((c->flags & (CF_RECV | CF_RECV_CANCEL)) == CF_RECV) {
+        c->flags |= CF_RECV_CANCEL;
+        cancel_op(w, c, OP_RECV);
+    }
+}
+
+void
+conn_pause(struct worker *w, struct conn *c, enum conn_pause why)
+{
+    if (c->pause == 0)
+        COUNT(w, reads_paused_total);
+    c->pause |= (uint8_t)why;
+    if (why != PAUSE_TURN)
+        recv_cancel(w, c);
+}
+
+static void
+make_ready(struct worker *w, struct conn *c)
+{
+    if (!(c->flags & CF_READY)) {
+        c->flags |= CF_READY;
+        slot_push(&w->ready, conn_slot(w, c));
+    }
+}
+
+void
+conn_resume(struct worker *w, struct conn *c, enum conn_pause why)
+{
+    if (!(c->pause & why))
+        return;
+    c->pause &= (uint8_t)~why;
+    if (c->pause == 0) {
+        c->heard_at = w->tick; /* it could not be heard meanwhile */
+        make_ready(w, c);
+    }
+}
+
+bool
+conn_turn_over(struct worker *w, struct conn *c)
+{
+    if (c->turn_at != w->turn) {
+        c->turn_at = w->turn;
+        c->turn_bytes = 0;
+        c->turn_packets = 0;
+    }
+    if (c->turn_bytes < TURN_BYTES && c->turn_packets < TURN_PACKETS)
+        return false;
+    conn_pause(w, c, PAUSE_TURN);
+    make_ready(w, c);
+    return true;
+}
+
+/* Bytes to requests or messages; what a pause left over is held. */
+static void
+conn_input(struct worker *w, struct conn *c, uint8_t *p, size_t n)
+{
+    while (n > 0 && c->state <= CONN_OPEN && !c->pause) {
+        size_t used = c->state == CONN_HTTP ? xp_http_input(w, c, p, n) : xp_ws_input(w, c, p, n);
+        p += used;
+        n -= used;
+    }
+    if (n == 0 || c->state > CONN_OPEN)
+        return;
+    struct conn_in *in = conn_in(w, c);
+    if (in == NULL)
+        return;
+    if (!conn_keep(w, &in->held, p, n)) {
+        conn_abort(w, c, false);
+        return;
+    }
+    if (in->held.n - in->held_at > HELD_MAX)
+        recv_cancel(w, c);
+}
+
+void
+conn_continue(struct worker *w, struct conn *c)
+{
+    c->flags &= (uint16_t)~CF_READY;
+    c->pause &= (uint8_t)~PAUSE_TURN;
+    if (c->state > CONN_OPEN || c->pause)
+        return;
+    if (c->in != NULL && c->in->stalled)
+        xp_ws_resume(w, c);
+    while (c->state <= CONN_OPEN && !c->pause && c->in != NULL && c->in->held.n > c->in->held_at) {
+        struct buf held = c->in->held;
+        size_t at = c->in->held_at;
+        size_t used = c->state == CONN_HTTP ? xp_http_input(w, c, held.p + at, held.n - at)
+                                            : xp_ws_input(w, c, held.p + at, held.n - at);
+        if (c->state > CONN_OPEN)
+            return;
+        c->in->held_at = at + used;
+    }
+    if (c->state > CONN_OPEN)
+        return;
+    if (c->in != NULL && c->in->held.n == c->in->held_at) {
+        conn_forget(w, &c->in->held);
+        c->in->held_at = 0;
+        conn_in_done(w, c);
+    }
+    if (!c->pause) {
+        if (c->flags & CF_EOF)
+            conn_finish(w, c, CLOSE_PEER_GONE);
+        else
+            conn_rearm(w, c);
+    }
+    if (c->state <= CONN_OPEN)
+        conn_arm_timer(w, c);
+}
+
+static void
+conn_try_free(struct worker *w, struct conn *c)
+{
+    if (c->state != CONN_DEAD || c->inflight > 0)
+        return;
+    close(c->fd);
+    outq_clear(w, c);
+    in_free(w, c);
+    slot_push(&w->just_freed, conn_slot(w, c));
+    GAUGE(w, connections, w->metrics[RM_connections] - 1);
+    c->inflight = UINT16_MAX; /* freed once */
+}
+
+static void
+conn_on_eof(struct worker *w, struct conn *c)
+{
+    c->flags |= CF_EOF;
+    if (c->state == CONN_LINGER || (c->state == CONN_CLOSING && outq_is_empty(c)))
+        conn_destroy(w, c);
+    else if (c->state <= CONN_OPEN && !c->pause)
+        conn_finish(w, c, CLOSE_PEER_GONE);
+}
+
+static void
+recv_data(struct worker *w, struct conn *c, struct ring_done d)
+{
+    c->heard_at = w->tick;
+    COUNT_N(w, bytes_in_total, (uint64_t)d.res);
+    if (c->state > CONN_OPEN)
+        return;
+    uint8_t *p = ring_buf_at(&w->bufs, d.flags);
+    if (c->pause || (c->in != NULL && c->in->held.n > c->in->held_at)) {
+        struct conn_in *in = conn_in(w, c);
+        if (in != NULL && !conn_keep(w, &in->held, p, (size_t)d.res))
+            conn_abort(w, c, false);
+        else if (in != NULL && in->held.n - in->held_at > HELD_MAX)
+            recv_cancel(w, c);
+        return;
+    }
+    struct conn_in *before = c->in;
+    conn_input(w, c, p, (size_t)d.res);
+    if (c->state <= CONN_OPEN && c->in != before)
+        conn_arm_timer(w, c);
+}
+
+void
+conn_on_recv(struct worker *w, struct conn *c, struct ring_done d)
+{
+    bool ended = !ring_more(d);
+    if (ended)
+        c->flags &= (uint16_t) ~(CF_RECV | CF_RECV_CANCEL);
+    if (d.res > 0)
+        recv_data(w, c, d);
+    if (d.flags & IORING_CQE_F_BUFFER)
+        ring_buf_back(&w->bufs, d.flags);
+    if (d.res == 0)
+        conn_on_eof(w, c);
+    else if (d.res == -ENOBUFS) {
+        COUNT(w, no_buffers_total);
+        slot_push(&w->unbuffered, conn_slot(w, c));
+    } else if (d.res < 0 && d.res != -ECANCELED && d.res != -EAGAIN && d.res != -EINTR) {
+        if (c->state < CONN_CLOSING)
+            conn_close(w, c, CLOSE_PEER_GONE);
+        conn_destroy(w, c);
+    } else if (ended) {
+        conn_rearm(w, c);
+    }
+    conn_try_free(w, c);
+}
+
+/* -- sending -- */
+
+/* All is sent. What closes goes on to its FIN. */
+static void
+conn_drained(struct worker *w, struct conn *c)
+{
+    c->flags &= (uint16_t)~CF_SLOW;
+    c->frame_left = 0;
+    if (c->state == CONN_CLOSING) {
+        conn_to(c, CONN_LINGER);
+        shutdown(c->fd, SHUT_WR);
+        if (c->flags & CF_EOF)
+            conn_destroy(w, c);
+        return;
+    }
+    if (c->in != NULL && c->in->pong && c->state == CONN_OPEN) {
+        uint8_t frame[2 + 125];
+        size_t n = ws_put_header(frame, WS_PONG, c->in->pong_n);
+        memcpy(frame + n, c->in->pong_data, c->in->pong_n);
+        outq_put(w, c, frame, n + c->in->pong_n);
+        c->in->pong = false;
+        conn_in_done(w, c);
+    }
+}
+
+/* Server frames lie whole in their stretches, so the length of each can be read where it begins. */
+static uint32_t
+frame_size(const uint8_t *p)
+{
+    uint8_t n = p[1] & 0x7f;
+    return n < 126 ? 2u + n : n == 126 ? 4u + load_be16(p + 2) : (uint32_t)(10 + load_be64(p + 2));
+}
+
+/* Finds how much of a frame the client has in part is left once it has taken n bytes more, so that a
+ * Close frame can follow it. */
+static void
+track_frames(struct conn *c, uint32_t n)
+{
+    uint32_t seg_i = 0;
+    struct oseg s = c->first;
+    while (n > 0) {
+        if (s.len == 0) {
+            BUG_ON(c->more == NULL || seg_i >= c->more->n);
+            s = c->more->seg[(c->more->head + seg_i++) & (c->more->cap - 1)];
+            continue;
+        }
+        if (c->frame_left == 0)
+            c->frame_left = frame_size(s.rc->data + s.off);
+        uint32_t k = MIN(MIN(n, c->frame_left), s.len);
+        s.off += k;
+        s.len -= k;
+        n -= k;
+        c->frame_left -= k;
+    }
+}
+
+static void
+conn_took_less(struct worker *w, struct conn *c)
+{
+    COUNT(w, short_sends_total);
+    if (!(c->flags & CF_SLOW)) {
+        c->flags |= CF_SLOW;
+        c->stall_at = w->tick;
+        if (c->state <= CONN_OPEN)
+            conn_arm_timer(w, c);
+    }
+    struct io_uring_sqe *sqe = ring_sqe(&w->ring);
+    io_uring_prep_poll_add(sqe, c->fd, POLLOUT);
+    ring_set_tag(sqe, OP_POLLOUT, c->head.gen, conn_slot(w, c));
+    c->flags |= CF_POLLOUT;
+    c->inflight++;
+    if (c->state == CONN_OPEN && c->queued > w->conf->out_queue_low)
+        conn_pause(w, c, PAUSE_OUTPUT);
+}
+
+void
+conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
+{
+    c->flags &= (uint16_t)~CF_SENDING;
+    if (d.res > 0) {
+        COUNT_N(w, bytes_out_total, (uint64_t)d.res);
+        if ((uint32_t)d.res < c->queued && c->state >= CONN_OPEN)
+            track_frames(c, (uint32_t)d.res);
+        if (c->flags & CF_SLOW)
+            c->stall_at = w->tick;
+        outq_taken(w, c, (uint32_t)d.res);
+    } else if (d.res < 0 && d.res != -EAGAIN && d.res != -EINTR && d.res != -ENOBUFS) {
+        if (c->state < CONN_CLOSING)
+            conn_close(w, c, CLOSE_PEER_GONE);
+        conn_destroy(w, c);
+    }
+    if (c->state != CONN_DEAD) {
+        if (outq_is_empty(c))
+            conn_drained(w, c);
+        else if (d.res <= 0 || c->more == NULL)
+            conn_took_less(w, c);
+        else
+            outq_touch(w, c); /* more stretches than one send carries, or a short one: try again */
+        if (c->state == CONN_OPEN && c->pause & PAUSE_OUTPUT && c->queued <= w->conf->out_queue_low)
+            conn_resume(w, c, PAUSE_OUTPUT);
+    }
+    conn_try_free(w, c);
+}
+
+void
+conn_on_pollout(struct worker *w, struct conn *c, struct ring_done d)
+{
+    c->flags &= (uint16_t)~CF_POLLOUT;
+    (void)d;
+    if (c->state != CONN_DEAD)
+        outq_touch(w, c);
+    conn_try_free(w, c);
+}
+
+/* -- the end -- */
+
+static void
+conn_note(struct worker *w, struct conn *c, enum close_reason reason)
+{
+    if (c->flags & CF_NOTED)
+        return;
+    c->flags |= CF_NOTED;
+    c->reason = (uint8_t)reason;
+    metric_add(w->metrics, RM_CLOSE_BASE + reason, 1);
+    if (c->sess == S_OPEN && c->state == CONN_OPEN)
+        GAUGE(w, connections_open, w->metrics[RM_connections_open] - 1);
+    bool usual = reason == CLOSE_PEER_CLOSED || reason == CLOSE_PEER_GONE || reason == CLOSE_HTTP_ANSWERED ||
+        reason == CLOSE_DRAIN;
+    if (!usual || log_level_now >= LOG_L_DEBUG)
+        log_line(usual ? LOG_L_DEBUG : LOG_L_INFO, close_str(reason), "conn=%u state=%s code=%u queued=%u subscriptions=%u why=\"%s\"",
+            conn_slot(w, c), state_names[c->state], close_code(reason), c->queued, c->sub_count,
+            close_sentence(reason));
+}
+
+/* Nothing more is taken from the client or meant for it, but for what is in its queue. */
+static void
+conn_silence(struct worker *w, struct conn *c)
+{
+    leave_queues(w, c);
+    subs_drop_all(w, c);
+    in_free(w, c);
+    c->pause = 0;
+}
+
+static void
+begin_closing(struct worker *w, struct conn *c)
+{
+    conn_to(c, CONN_CLOSING);
+    c->deadline = w->tick + wheel_ticks(w->conf->ws_close_timeout);
+    wheel_set(&w->wheel, &c->timer, c->deadline);
+    conn_rearm(w, c); /* to see the client's end, and so that its last bytes do not turn FIN into RST */
+    if (!outq_is_empty(c))
+        outq_touch(w, c);
+    else
+        conn_drained(w, c);
+}
+
+static void
+close_with(struct worker *w, struct conn *c, enum close_reason reason, uint16_t code, struct view text)
+{
+    if (c->state >= CONN_CLOSING)
+        return;
+    conn_note(w, c, reason);
+    bool ws = c->state == CONN_OPEN;
+    conn_silence(w, c);
+    if (!ws || (code == 0 && reason != CLOSE_PEER_CLOSED)) {
+        conn_abort(w, c, false);
+        return;
+    }
+    if (reason == CLOSE_SLOW_QUEUE || reason == CLOSE_SLOW_STALL || reason == CLOSE_MEMORY)
+        outq_cut(w, c, c->flags & CF_SENDING ? c->queued : c->frame_left);
+    uint8_t frame[2 + 125];
+    size_t n = ws_put_close(frame, code, text);
+    c->flags &= (uint16_t)~CF_DOOMED;
+    if (!outq_put(w, c, frame, n)) {
+        conn_abort(w, c, true);
+        return;
+    }
+    c->flags |= CF_CLOSE_SENT;
+    begin_closing(w, c);
+}
+
+void
+conn_close(struct worker *w, struct conn *c, enum close_reason reason)
+{
+    close_with(w, c, reason, close_code(reason), VIEW_NONE);
+}
+
+void
+conn_close_echo(struct worker *w, struct conn *c, uint16_t code, struct view reason)
+{
+    close_with(w, c, CLOSE_PEER_CLOSED, code == 1005 ? 0 : code, reason);
+}
+
+void
+conn_finish(struct worker *w, struct conn *c, enum close_reason reason)
+{
+    if (c->state >= CONN_CLOSING)
+        return;
+    conn_note(w, c, reason);
+    conn_silence(w, c);
+    begin_closing(w, c);
+}
+
+void
+conn_abort(struct worker *w, struct conn *c, bool reset)
+{
+    if (c->state == CONN_DEAD)
+        return;
+    conn_note(w, c, CLOSE_INTERNAL);
+    if (reset) {
+        struct linger lg = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &lg, sizeof lg);
+    }
+    conn_destroy(w, c);
+}
+
+void
+conn_destroy(struct worker *w, struct conn *c)
+{
+    if (c->state == CONN_DEAD)
+        return;
+    conn_note(w, c, CLOSE_PEER_GONE);
+    conn_silence(w, c);
+    conn_to(c, CONN_DEAD);
+    wheel_drop(&c->timer);
+    recv_cancel(w, c);
+    if (c->flags & CF_POLLOUT)
+        cancel_op(w, c, OP_POLLOUT);
+    conn_try_free(w, c);
+}
+
+/* -- time -- */
+
+void
+conn_arm_timer(struct worker *w, struct conn *c)
+{
+    uint32_t at = c->deadline;
+    bool any = at != 0;
+    if (c->state == CONN_OPEN && c->in != NULL && (c->in->msg.n > 0 || !ws_at_rest(&c->in->reader))) {
+        uint32_t t = c->in->began + wheel_ticks(w->conf->ws_message_timeout);
+        at = !any || (int32_t)(t - at) < 0 ? t : at;
+        any = true;
+    }
+    if (c->state == CONN_OPEN && c->flags & CF_SLOW) {
+        uint32_t t = c->stall_at + wheel_ticks(w->conf->out_stall);
+        at = !any || (int32_t)(t - at) < 0 ? t : at;
+        any = true;
+    }
+    if (!any)
+        wheel_drop(&c->timer);
+    else if (!timer_is_set(&c->timer) || c->timer.deadline != at)
+        wheel_set(&w->wheel, &c->timer, at);
+}
+
+static bool
+is_due(const struct worker *w, uint32_t tick)
+{
+    return (int32_t)(w->tick - tick) >= 0;
+}
+
+static void
+http_too_late(struct worker *w, struct conn *c)
+{
+    if (c->in != NULL && c->in->msg.n > 0) {
+        static const char answer[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        outq_put(w, c, (const uint8_t *)answer, sizeof answer - 1);
+    }
+    COUNT(w, http_refused_total);
+    conn_finish(w, c, CLOSE_HTTP_TIMEOUT);
+}
+
+static void
+open_timer(struct worker *w, struct conn *c)
+{
+    struct conn_in *in = c->in;
+    if (c->flags & CF_SLOW && is_due(w, c->stall_at + wheel_ticks(w->conf->out_stall))) {
+        conn_close(w, c, CLOSE_SLOW_STALL);
+        return;
+    }
+    if (in != NULL && (in->msg.n > 0 || !ws_at_rest(&in->reader)) &&
+        is_due(w, in->began + wheel_ticks(w->conf->ws_message_timeout))) {
+        if (!c->pause) {
+            conn_close(w, c, CLOSE_MESSAGE_TIMEOUT);
+            return;
+        }
+        in->began = w->tick; /* we made it wait */
+    }
+    if (c->deadline != 0 && is_due(w, c->deadline)) {
+        if (c->sess == S_OPENING) {
+            conn_close(w, c, CLOSE_HANDSHAKE_TIMEOUT);
+            return;
+        }
+        sess_on_ping_time(w, c);
+    }
+}
+
+void
+conn_on_timer(struct worker *w, struct conn *c)
+{
+    switch ((enum conn_state)c->state) {
+    case CONN_HTTP: http_too_late(w, c); return;
+    case CONN_OPEN:
+        open_timer(w, c);
+        if (c->state == CONN_OPEN)
+            conn_arm_timer(w, c);
+        return;
+    case CONN_CLOSING:
+    case CONN_LINGER: conn_abort(w, c, true); return;
+    case CONN_DEAD: return;
+    }
+}
+
+/* -- the beginning -- */
+
+void
+conn_new(struct worker *w, int fd)
+{
+    COUNT(w, accepted_total);
+    if (w->metrics[RM_connections_unshaken] >= w->unshaken_max && w->unshaken.first != POOL_NONE) {
+        struct conn *oldest = conn_at(w, w->unshaken.first);
+        conn_note(w, oldest, CLOSE_UNSHAKEN);
+        conn_abort(w, oldest, false);
+    }
+    struct conn *c = w->conns.live < w->conn_max ? pool_get(&w->conns) : NULL;
+    if (c == NULL) {
+        static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"
+                                     "Connection: close\r\nContent-Length: 0\r\n\r\n";
+        (void)!send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        shutdown(fd, SHUT_WR);
+        close(fd);
+        COUNT(w, refused_connections_total);
+        metric_add(w->metrics, RM_CLOSE_BASE + CLOSE_CONN_LIMIT, 1);
+        log_info("conn-limit", "connections=%u limit=conn.max why=\"%s\"", w->conns.live,
+            close_sentence(CLOSE_CONN_LIMIT));
+        return;
+    }
+    c->fd = fd;
+    c->heard_at = w->tick;
+    c->deadline = w->tick + wheel_ticks(w->conf->http_header_timeout);
+    c->sess = S_OPENING;
+    c->flags |= CF_UNSHAKEN;
+    queue_append(w, &w->unshaken, c);
+    GAUGE(w, connections, w->metrics[RM_connections] + 1);
+    GAUGE(w, connections_unshaken, w->metrics[RM_connections_unshaken] + 1);
+    conn_arm_timer(w, c);
+    conn_rearm(w, c);
+}

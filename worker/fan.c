@@ -1,0 +1,141 @@
+#include "worker/fan.h"
+
+#include "common/bug.h"
+#include "worker/metrics.h"
+#include "worker/outq.h"
+
+/* Below this many subscribers a message goes into the turn's shared arena; from here on the channel
+ * gets a block of its own, so that a slow reader keeps that channel's messages and nothing else. */
+#define OWN_BLOCK_SUBS 4
+/* Frame header and the fixed text of a publication, and a name that is escaped throughout. */
+#define FRAME_ROOM(ch, data_n) (WS_HEADER_MAX + 64 + (size_t)(ch)->name_n * 6 + (data_n))
+
+void
+fan_out(struct worker *w, struct chan *ch)
+{
+    struct rc *rc = ch->batch;
+    if (rc == NULL)
+        return;
+    uint32_t *subs = chan_subs(ch), n = ch->sub_count;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + 4 < n)
+            PREFETCH(conn_at(w, subs[i + 4]));
+        outq_push_published(w, conn_at(w, subs[i]), rc, ch->batch_off, ch->batch_len, ch->batch_messages);
+    }
+    COUNT_N(w, deliveries_total, (uint64_t)n * ch->batch_messages);
+    COUNT_N(w, messages_out_total, (uint64_t)n * ch->batch_messages);
+    rc_unref(&w->blocks, rc);
+    ch->batch = NULL;
+    ch->batch_len = ch->batch_messages = 0;
+}
+
+void
+fan_out_all(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->dirty_chans.n; i++) {
+        struct chan *ch = pool_at(&w->chans, w->dirty_chans.v[i]);
+        if (ch->head.next != POOL_LIVE || !ch->batch_listed)
+            continue; /* freed since, and its slot perhaps taken again */
+        ch->batch_listed = false;
+        fan_out(w, ch);
+    }
+    w->dirty_chans.n = 0;
+}
+
+/* A block of the channel's own, or the turn's arena; with room for `need` bytes behind rc->n. */
+static struct rc *
+batch_block(struct worker *w, struct chan *ch, size_t need)
+{
+    struct rc *rc = NULL;
+    if (ch->sub_count < OWN_BLOCK_SUBS && need <= RC_CLASS_MAX / 4) {
+        if (w->arena == NULL || rc_room(w->arena) < need) {
+            if (w->arena != NULL)
+                rc_unref(&w->blocks, w->arena);
+            w->arena = rc_new(&w->blocks, RC_CLASS_MAX);
+            if (w->arena != NULL)
+                w->arena->turn = true;
+        }
+        rc = w->arena != NULL ? rc_ref(w->arena) : NULL;
+    } else {
+        rc = rc_new(&w->blocks, need);
+    }
+    return rc;
+}
+
+/* The batch moves to a block twice as large, as long as it fits the largest class. */
+static bool
+batch_grow(struct worker *w, struct chan *ch, size_t need)
+{
+    if (ch->batch->turn || ch->batch_len + need > RC_CLASS_MAX)
+        return false;
+    struct rc *bigger = rc_new(&w->blocks, MAX(ch->batch_len + need, (size_t)ch->batch->cap * 2));
+    if (bigger == NULL)
+        return false;
+    memcpy(bigger->data, ch->batch->data + ch->batch_off, ch->batch_len);
+    bigger->n = ch->batch_len;
+    rc_unref(&w->blocks, ch->batch);
+    ch->batch = bigger;
+    ch->batch_off = 0;
+    return true;
+}
+
+/* Makes ch->batch a block whose free end directly follows the batch and holds `need` bytes. */
+static bool
+batch_ready(struct worker *w, struct chan *ch, size_t need)
+{
+    if (ch->batch != NULL) {
+        bool last = ch->batch->n == ch->batch_off + ch->batch_len;
+        if (last && rc_room(ch->batch) >= need)
+            return true;
+        if (batch_grow(w, ch, need))
+            return true;
+        fan_out(w, ch);
+    }
+    ch->batch = batch_block(w, ch, need);
+    if (ch->batch == NULL)
+        return false;
+    ch->batch_off = ch->batch->n;
+    ch->batch_len = ch->batch_messages = 0;
+    return true;
+}
+
+/* Appends one frame to the batch. The header's length depends on the payload's, so the payload is
+ * encoded behind room for the usual header of 4 bytes and moved if that was wrong. */
+static bool
+batch_put(struct chan *ch, const struct event *ev)
+{
+    struct rc *rc = ch->batch;
+    uint8_t head[WS_HEADER_MAX], *start = rc->data + rc->n;
+    struct buf out = buf_fixed(start + 4, rc_room(rc) - WS_HEADER_MAX);
+    if (!dialect_socketcluster.encode(NULL, ev, &out))
+        return false;
+    size_t head_n = ws_put_header(head, WS_TEXT, out.n);
+    if (head_n != 4)
+        memmove(start + head_n, start + 4, out.n);
+    memcpy(start, head, head_n);
+    uint32_t len = (uint32_t)(head_n + out.n);
+    rc->n += len;
+    ch->batch_len += len;
+    ch->batch_messages++;
+    return true;
+}
+
+void
+fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_data, struct view data)
+{
+    struct worker *w = worker;
+    struct chan *ch = pool_find(&w->chans, chan, chan_gen);
+    if (ch == NULL)
+        return; /* its last subscriber left while the message was on its way */
+    if (!batch_ready(w, ch, FRAME_ROOM(ch, data.n))) {
+        COUNT_N(w, dropped_slow_total, ch->sub_count);
+        return;
+    }
+    struct event ev = {.kind = EV_PUBLICATION, .channel = chan_name(ch), .has_data = has_data, .data = data};
+    if (CHECK_IF(!batch_put(ch, &ev)))
+        return;
+    if (!ch->batch_listed) {
+        ch->batch_listed = true;
+        slot_push(&w->dirty_chans, chan);
+    }
+}

@@ -1,0 +1,36 @@
+/* What a client has yet to take: stretches of counted blocks, in order; one send per connection and
+ * turn. Bounded by out.queue_bytes for what others publish; a client's own answers stop its reading instead
+ * (out.queue_low). */
+#ifndef WORKER_OUTQ_H
+#define WORKER_OUTQ_H
+
+#include "worker/conn.h"
+
+/* Appends a stretch; takes no reference of the caller's (adds its own). False when memory is out. */
+bool outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len);
+/* The same for a published batch, which may pass out.queue_bytes: the connection is then doomed, and
+ * ends with SLOW_QUEUE at the end of the walk. */
+void outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
+    uint32_t messages);
+/* Appends bytes of the connection's own (copied into the turn's arena). */
+bool outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n);
+/* Encodes an event in the connection's dialect and frames it. */
+bool outq_event(struct worker *w, struct conn *c, const struct event *ev);
+/* Puts a connection on the list of those that send at the end of the turn. */
+void outq_touch(struct worker *w, struct conn *c);
+/* Drops everything behind the first `keep` bytes. */
+void outq_cut(struct worker *w, struct conn *c, uint32_t keep);
+/* Drops everything that waits. */
+void outq_clear(struct worker *w, struct conn *c);
+/* One send for each connection on the list. */
+void outq_flush(struct worker *w);
+/* The kernel took n bytes. */
+void outq_taken(struct worker *w, struct conn *c, uint32_t n);
+
+static inline bool
+outq_is_empty(const struct conn *c)
+{
+    return c->first.rc == NULL;
+}
+
+#endif

@@ -1,0 +1,493 @@
+#include "worker/sess.h"
+
+#include <stdlib.h>
+
+#include "common/bug.h"
+#include "proto/crypt.h"
+#include "worker/fan.h"
+#include "worker/metrics.h"
+#include "worker/outq.h"
+#include "worker/subs.h"
+
+/* Requests one connection may have at brokers; above, it is not read from until some are answered. */
+#define PENDING_MAX 16384
+
+struct view
+sess_id(const struct conn *c, char out[20])
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for (int i = 0; i < 5; i++) {
+        const uint8_t *p = c->id + i * 3;
+        uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+        for (int k = 0; k < 4; k++)
+            out[i * 4 + k] = digits[v >> (18 - 6 * k) & 63];
+    }
+    return view_of(out, 20);
+}
+
+/* 12 random bytes and 3 of a counter, as the reference does. */
+static void
+new_id(struct worker *w, struct conn *c)
+{
+    if (w->random_at + 12 > sizeof w->random) {
+        BUG_ON(!crypt_random(w->random, sizeof w->random)); /* the system's own source */
+        w->random_at = 0;
+    }
+    memcpy(c->id, w->random + w->random_at, 12);
+    w->random_at += 12;
+    uint32_t n = w->next_id++;
+    c->id[12] = (uint8_t)(n >> 16);
+    c->id[13] = (uint8_t)(n >> 8);
+    c->id[14] = (uint8_t)n;
+}
+
+void
+sess_begin(struct worker *w, struct conn *c)
+{
+    const struct dialect *d = dialects[c->dialect];
+    _Static_assert(sizeof c->dstate >= 4, "a dialect's state lives in the connection");
+    BUG_ON(d->state_size > sizeof c->dstate);
+    new_id(w, c);
+    if (d->handshake) {
+        c->deadline = w->tick + wheel_ticks(w->conf->sc_handshake_timeout);
+    } else {
+        c->sess = S_OPEN;
+        c->deadline = 0;
+        conn_shaken(w, c);
+    }
+    conn_arm_timer(w, c);
+}
+
+static uint64_t
+owner_of(const struct worker *w, const struct conn *c)
+{
+    return (uint64_t)c->head.gen << 32 | conn_slot(w, c);
+}
+
+static struct conn *
+owner_find(const struct worker *w, uint64_t owner)
+{
+    struct conn *c = pool_find(&w->conns, (uint32_t)owner, (uint32_t)(owner >> 32));
+    return c != NULL && c->head.gen == (uint32_t)(owner >> 32) ? c : NULL;
+}
+
+static uint32_t
+chan_handle(const struct worker *w, const struct chan *ch)
+{
+    return pool_slot(&w->chans, ch) | ch->head.gen << 22;
+}
+
+static struct chan *
+chan_from_handle(const struct worker *w, uint32_t handle)
+{
+    uint32_t slot = handle & ((1u << 22) - 1);
+    if (slot >= w->chans.used)
+        return NULL;
+    struct chan *ch = pool_at(&w->chans, slot);
+    return ch->head.next == POOL_LIVE && ch->head.gen << 22 == (handle & ~((1u << 22) - 1)) ? ch : NULL;
+}
+
+/* -- answers -- */
+
+static void
+say_done(struct worker *w, struct conn *c, struct view call_id)
+{
+    if (call_id.n)
+        outq_event(w, c, &(struct event){.kind = EV_DONE, .call_id = call_id});
+}
+
+static void
+say_failed(struct worker *w, struct conn *c, struct view call_id, enum error_id err, struct view channel)
+{
+    char id[20];
+    if (call_id.n)
+        outq_event(w, c, &(struct event){.kind = EV_FAILED, .call_id = call_id, .err = err, .channel = channel,
+                             .limit = w->conf->sc_max_channels, .socket = sess_id(c, id)});
+}
+
+/* What carrying out a verb came to. */
+enum effect {
+    EFFECT_DONE,
+    EFFECT_AGAIN, /* the connection is paused: the same verb must come again */
+};
+
+/* An answer at once must not overtake what brokers still owe this connection. */
+static bool
+must_wait(struct worker *w, struct conn *c, struct view call_id)
+{
+    if (call_id.n == 0 || c->pending == 0)
+        return false;
+    conn_pause(w, c, PAUSE_ANSWERS);
+    return true;
+}
+
+static enum effect
+fail_now(struct worker *w, struct conn *c, struct view call_id, enum error_id err, struct view channel)
+{
+    if (must_wait(w, c, call_id))
+        return EFFECT_AGAIN;
+    say_failed(w, c, call_id, err, channel);
+    return EFFECT_DONE;
+}
+
+static enum effect
+wait_for_room(struct worker *w, struct conn *c, unsigned broker)
+{
+    conn_pause(w, c, PAUSE_LINK);
+    if (!(c->flags & CF_WAITING)) {
+        c->wait_broker = (uint8_t)broker;
+        c->flags |= CF_WAITING;
+        queue_append(w, &w->waiting[broker], c);
+    }
+    return EFFECT_AGAIN;
+}
+
+static void
+asked(struct conn *c, unsigned broker)
+{
+    c->pending++;
+    c->wait_broker = (uint8_t)broker;
+}
+
+/* -- verbs -- */
+
+static enum effect
+do_handshake(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (must_wait(w, c, v->call_id))
+        return EFFECT_AGAIN;
+    char id[20];
+    outq_event(w, c, &(struct event){.kind = EV_WELCOME, .call_id = v->call_id, .err = v->err,
+                         .ping_timeout_ms = (uint32_t)w->conf->sc_ping_timeout, .socket = sess_id(c, id)});
+    if (v->err != ERR_NONE)
+        outq_event(w, c, &(struct event){.kind = EV_FORGET_TOKEN});
+    if (c->sess == S_OPEN)
+        return EFFECT_DONE;
+    c->sess = S_OPEN;
+    conn_shaken(w, c);
+    c->deadline = w->tick + wheel_ticks(w->conf->sc_ping_interval);
+    conn_arm_timer(w, c);
+    return EFFECT_DONE;
+}
+
+static enum effect
+do_authenticate(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (must_wait(w, c, v->call_id))
+        return EFFECT_AGAIN;
+    say_failed(w, c, v->call_id, v->err != ERR_NONE ? v->err : ERR_NO_TOKEN_KEY, VIEW_NONE);
+    outq_event(w, c, &(struct event){.kind = EV_FORGET_TOKEN});
+    return EFFECT_DONE;
+}
+
+/* A success that stands already but must queue behind what a broker owes. */
+static enum effect
+done_in_turn(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (v->call_id.n == 0 || c->pending == 0) {
+        say_done(w, c, v->call_id);
+        return EFFECT_DONE;
+    }
+    struct call call = {.owner = owner_of(w, c), .kind = CALL_DONE, .call_id = v->call_id};
+    enum error_id why;
+    if (link_after(w->links, c->wait_broker, &call, &why) == LINK_OK) {
+        c->pending++;
+        return EFFECT_DONE;
+    }
+    conn_pause(w, c, PAUSE_ANSWERS);
+    return EFFECT_AGAIN;
+}
+
+static enum effect
+ask_for_channel(struct worker *w, struct conn *c, const struct verb *v, struct chan *ch, enum subs_rc rc)
+{
+    struct call call = {.owner = owner_of(w, c), .chan = chan_handle(w, ch), .call_id = v->call_id};
+    unsigned broker = ch->broker;
+    enum error_id why = ERR_BROKER_AWAY;
+    enum link_rc lrc;
+    if (rc == SUBS_NEW) {
+        call.kind = CALL_SUBSCRIBE;
+        lrc = link_subscribe(w->links, broker, pool_slot(&w->chans, ch), ch->head.gen, chan_name(ch), &call, &why);
+    } else {
+        call.kind = CALL_JOIN;
+        lrc = link_after(w->links, broker, &call, &why);
+    }
+    if (lrc == LINK_OK) {
+        asked(c, broker);
+        return EFFECT_DONE;
+    }
+    if (rc != SUBS_ALREADY)
+        subs_drop(w, c, ch);
+    return lrc == LINK_WAIT ? wait_for_room(w, c, broker) : fail_now(w, c, v->call_id, why, v->channel);
+}
+
+static enum effect
+do_subscribe(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (c->sub_count >= w->conf->sc_max_channels)
+        return fail_now(w, c, v->call_id, ERR_CHANNEL_LIMIT, v->channel);
+    if (c->pending >= PENDING_MAX) {
+        conn_pause(w, c, PAUSE_ANSWERS);
+        return EFFECT_AGAIN;
+    }
+    struct chan *ch;
+    enum subs_rc rc = subs_add(w, c, v->channel, &ch);
+    if (rc == SUBS_NO_MEMORY)
+        return fail_now(w, c, v->call_id, ERR_BROKER_CHANNELS, v->channel);
+    if (rc == SUBS_NEW || rc == SUBS_ASKED || (rc == SUBS_ALREADY && ch->state == CHAN_ASKED))
+        return ask_for_channel(w, c, v, ch, rc);
+    return done_in_turn(w, c, v);
+}
+
+static enum effect
+do_unsubscribe(struct worker *w, struct conn *c, const struct verb *v)
+{
+    struct chan *ch = subs_find(w, v->channel);
+    if (ch == NULL || !subs_has(w, c, ch))
+        return fail_now(w, c, v->call_id, ERR_NOT_SUBSCRIBED, v->channel);
+    /* The answer first: if it cannot be given now the verb comes again and must find the subscription. */
+    if (must_wait(w, c, v->call_id))
+        return EFFECT_AGAIN;
+    subs_drop(w, c, ch);
+    say_done(w, c, v->call_id);
+    return EFFECT_DONE;
+}
+
+static enum effect
+do_publish(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (!w->conf->sc_client_publish)
+        return fail_now(w, c, v->call_id, ERR_PUBLISH_DISABLED, v->channel);
+    if (c->pending >= PENDING_MAX) {
+        conn_pause(w, c, PAUSE_ANSWERS);
+        return EFFECT_AGAIN;
+    }
+    unsigned broker = links_owner(w->links, v->channel);
+    struct call call = {.owner = owner_of(w, c), .kind = CALL_PUBLISH, .call_id = v->call_id};
+    enum error_id why = ERR_BROKER_AWAY;
+    switch (link_publish(w->links, v->channel, broker, v->has_data, v->data, v->call_id.n ? &call : NULL, &why)) {
+    case LINK_OK:
+        COUNT(w, publishes_in_total);
+        if (v->call_id.n)
+            asked(c, broker);
+        return EFFECT_DONE;
+    case LINK_WAIT: return wait_for_room(w, c, broker);
+    case LINK_REFUSED: break;
+    }
+    if (must_wait(w, c, v->call_id))
+        return EFFECT_AGAIN;
+    COUNT(w, publishes_refused_total);
+    say_failed(w, c, v->call_id, why, v->channel);
+    return EFFECT_DONE;
+}
+
+static void
+do_raw(struct worker *w, struct conn *c)
+{
+    COUNT(w, invalid_packets_total);
+    uint32_t minute = wheel_ticks(60000);
+    if (c->invalid == 0 || w->tick - c->invalid_at >= minute) {
+        c->invalid_at = w->tick;
+        c->invalid = 0;
+    }
+    if (++c->invalid > w->conf->sc_invalid_packets)
+        conn_close(w, c, CLOSE_INVALID_PACKETS);
+}
+
+static enum effect
+do_call(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (strcmp(w->conf->sc_unserved, "error") != 0)
+        return EFFECT_DONE;
+    return fail_now(w, c, v->call_id, ERR_UNSERVED, VIEW_NONE);
+}
+
+static enum effect
+carry_out(struct worker *w, struct conn *c, const struct verb *v)
+{
+    switch (v->kind) {
+    case VERB_HANDSHAKE: return do_handshake(w, c, v);
+    case VERB_SUBSCRIBE: return do_subscribe(w, c, v);
+    case VERB_UNSUBSCRIBE: return do_unsubscribe(w, c, v);
+    case VERB_PUBLISH: return do_publish(w, c, v);
+    case VERB_AUTHENTICATE: return do_authenticate(w, c, v);
+    case VERB_CALL: return do_call(w, c, v);
+    case VERB_ECHO:
+        outq_event(w, c, &(struct event){.kind = EV_ECHO, .data = v->data, .has_data = true, .text = !v->binary});
+        return EFFECT_DONE;
+    case VERB_RAW: do_raw(w, c); return EFFECT_DONE;
+    case VERB_REFUSE: return fail_now(w, c, v->call_id, v->err, v->channel);
+    case VERB_CLOSE: conn_close(w, c, v->close); return EFFECT_DONE;
+    case VERB_LOGOUT:
+    case VERB_EVENT:
+    case VERB_ANSWER:
+    case VERB_PONG:
+    case VERB_COUNT: break;
+    }
+    return EFFECT_DONE;
+}
+
+static enum effect
+admit(struct worker *w, struct conn *c, const struct verb *v)
+{
+    if (LIKELY(verb_states(v->kind) & c->sess))
+        return carry_out(w, c, v);
+    if (w->conf->sc_strict_handshake) {
+        conn_close(w, c, CLOSE_NOT_SHAKEN);
+        return EFFECT_DONE;
+    }
+    if (v->kind == VERB_SUBSCRIBE)
+        return fail_now(w, c, v->call_id, ERR_NOT_SHAKEN, v->channel);
+    return carry_out(w, c, v);
+}
+
+bool
+sess_on_message(struct worker *w, struct conn *c, struct decoding *d)
+{
+    const struct dialect *dialect = dialects[c->dialect];
+    struct verb v;
+    for (;;) {
+        uint32_t step = d->step, count = d->count;
+        size_t pos = d->pos;
+        if (dialect->decode(c->dstate, &w->limits, d, &v) == DECODE_END)
+            return true;
+        c->turn_packets++;
+        if (admit(w, c, &v) == EFFECT_AGAIN) {
+            d->step = step;
+            d->count = count;
+            d->pos = pos;
+            return false;
+        }
+        if (c->state != CONN_OPEN)
+            return true;
+        if (d->pos < d->msg.n && conn_turn_over(w, c))
+            return false;
+    }
+}
+
+/* -- time -- */
+
+void
+sess_on_ping_time(struct worker *w, struct conn *c)
+{
+    if (!dialects[c->dialect]->pings) {
+        c->deadline = 0;
+        return;
+    }
+    if (!c->pause && (uint64_t)(w->tick - c->heard_at) * WHEEL_TICK_MS >= w->conf->sc_ping_timeout) {
+        conn_close(w, c, CLOSE_PONG_TIMEOUT);
+        return;
+    }
+    if (!(c->flags & CF_SLOW))
+        outq_event(w, c, &(struct event){.kind = EV_PING});
+    c->deadline = w->tick + wheel_ticks(w->conf->sc_ping_interval);
+}
+
+/* -- what links say -- */
+
+static void
+answers_came(struct worker *w, struct conn *c)
+{
+    c->pending--;
+    if (c->pending == 0)
+        conn_resume(w, c, PAUSE_ANSWERS);
+}
+
+/* The broker died with a subscribe in its hands: it is asked for again, as for every channel, and the
+ * client's answer waits for that. */
+static bool
+ask_again(struct worker *w, const struct call *call, struct chan *ch)
+{
+    enum error_id why;
+    if (call->kind == CALL_SUBSCRIBE)
+        return link_subscribe(w->links, ch->broker, pool_slot(&w->chans, ch), ch->head.gen, chan_name(ch), call,
+                   &why) == LINK_OK;
+    return link_after(w->links, ch->broker, call, &why) == LINK_OK;
+}
+
+static void
+subscribe_done(struct worker *w, struct conn *c, const struct call *call, enum error_id err)
+{
+    struct chan *ch = chan_from_handle(w, call->chan);
+    if (ch != NULL && err == ERR_NONE && call->kind == CALL_SUBSCRIBE)
+        ch->state = CHAN_HELD;
+    if (ch != NULL && c != NULL && err != ERR_NONE && subs_has(w, c, ch)) {
+        uint8_t name[NAME_MAX_BYTES];
+        struct view channel = view_of(memcpy(name, ch->name, ch->name_n), ch->name_n);
+        if (call->kind == CALL_SUBSCRIBE)
+            subs_drop_chan(w, ch); /* who joined learns it when its own turn comes: it is not subscribed */
+        else
+            subs_drop(w, c, ch);
+        say_failed(w, c, call->call_id, err, channel);
+    } else if (ch != NULL && c == NULL && err != ERR_NONE && call->kind == CALL_SUBSCRIBE) {
+        subs_drop_chan(w, ch);
+    } else if (c != NULL && call->kind == CALL_JOIN && (ch == NULL || !subs_has(w, c, ch))) {
+        say_failed(w, c, call->call_id, err != ERR_NONE ? err : ERR_BROKER_CHANNELS, VIEW_NONE);
+    } else if (c != NULL) {
+        say_done(w, c, call->call_id);
+    }
+}
+
+void
+sess_on_done(void *worker, const struct call *call, enum error_id err)
+{
+    struct worker *w = worker;
+    struct conn *c = owner_find(w, call->owner);
+    if (c != NULL && c->state != CONN_OPEN)
+        c = NULL;
+    if (err == ERR_BROKER_LOST && (call->kind == CALL_SUBSCRIBE || call->kind == CALL_JOIN)) {
+        struct chan *ch = chan_from_handle(w, call->chan);
+        if (ch != NULL && ask_again(w, call, ch))
+            return;
+    }
+    switch ((enum sess_call)call->kind) {
+    case CALL_PUBLISH:
+        if (err != ERR_NONE)
+            COUNT(w, publishes_refused_total);
+        if (c != NULL && err == ERR_NONE)
+            say_done(w, c, call->call_id);
+        else if (c != NULL)
+            say_failed(w, c, call->call_id, err, VIEW_NONE);
+        break;
+    case CALL_SUBSCRIBE:
+    case CALL_JOIN: subscribe_done(w, c, call, err); break;
+    case CALL_DONE:
+        if (c != NULL)
+            say_done(w, c, call->call_id);
+        break;
+    }
+    if (c != NULL && c->state == CONN_OPEN)
+        answers_came(w, c);
+}
+
+void
+sess_on_attached(void *worker, unsigned broker)
+{
+    struct worker *w = worker;
+    enum error_id why;
+    for (uint32_t i = 0; i < w->chans.used; i++) {
+        struct chan *ch = pool_at(&w->chans, i);
+        if (ch->head.next == POOL_LIVE && ch->broker == broker)
+            (void)link_subscribe(w->links, broker, i, ch->head.gen, chan_name(ch), NULL, &why);
+    }
+}
+
+void
+sess_on_lost(void *worker, unsigned broker)
+{
+    (void)worker;
+    log_warn("broker-lost", "broker=%u why=\"subscriptions are kept and restored when it is back\"", broker);
+}
+
+void
+sess_on_room(void *worker, unsigned broker)
+{
+    struct worker *w = worker;
+    struct slot_queue *q = &w->waiting[broker];
+    while (q->first != POOL_NONE) {
+        struct conn *c = conn_at(w, q->first);
+        queue_remove(w, q, c);
+        c->flags &= (uint16_t)~CF_WAITING;
+        conn_resume(w, c, PAUSE_LINK);
+    }
+}

@@ -1,0 +1,65 @@
+/* Which connections of this ring hear which channel. Subscriptions to the broker are per channel, not
+ * per client: the first subscriber here subscribes there, the last one to leave unsubscribes. */
+#ifndef WORKER_SUBS_H
+#define WORKER_SUBS_H
+
+#include "worker/conn.h"
+
+enum chan_state {
+    CHAN_ASKED, /* the broker was asked and has not answered */
+    CHAN_HELD,  /* the broker holds the subscription */
+};
+
+/* A channel with at least one subscriber on this ring. */
+struct chan {
+    struct pool_head head;
+    uint32_t hash;
+    uint32_t bucket_next;
+    uint16_t name_n;
+    uint8_t broker;
+    uint8_t state;            /* enum chan_state */
+    uint32_t sub_count, sub_cap;
+    union {
+        uint32_t one[2];      /* sub_cap == 2 */
+        uint32_t *many;
+    };
+    uint8_t *name;
+    /* Batch: frames of this turn that all present subscribers get. */
+    struct rc *batch;         /* NULL: none */
+    uint32_t batch_off, batch_len, batch_messages;
+    bool batch_listed;
+};
+
+enum subs_rc {
+    SUBS_HELD,    /* subscribed; the broker holds the channel already */
+    SUBS_NEW,     /* first here: the broker must be asked */
+    SUBS_ASKED,   /* somebody else's question is on its way */
+    SUBS_ALREADY, /* this connection had it (state as the channel's) */
+    SUBS_NO_MEMORY,
+};
+
+bool subs_init(struct worker *w);
+void subs_fini(struct worker *w);
+struct chan *subs_find(struct worker *w, struct view name);
+enum subs_rc subs_add(struct worker *w, struct conn *c, struct view name, struct chan **out);
+bool subs_has(struct worker *w, struct conn *c, const struct chan *ch);
+/* False if it was not subscribed. The channel goes with its last subscriber. */
+bool subs_drop(struct worker *w, struct conn *c, struct chan *ch);
+/* Drops all subscriptions of a connection. */
+void subs_drop_all(struct worker *w, struct conn *c);
+/* Drops the channel with all its subscribers. */
+void subs_drop_chan(struct worker *w, struct chan *ch);
+
+static inline uint32_t *
+chan_subs(struct chan *ch)
+{
+    return ch->sub_cap == 2 ? ch->one : ch->many;
+}
+
+static inline struct view
+chan_name(const struct chan *ch)
+{
+    return view_of(ch->name, ch->name_n);
+}
+
+#endif

@@ -1,0 +1,433 @@
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/bug.h"
+#include "proto/crypt.h"
+#include "worker/conn.h"
+#include "worker/fan.h"
+#include "worker/listen.h"
+#include "worker/metrics.h"
+#include "worker/outq.h"
+#include "worker/sess.h"
+#include "worker/subs.h"
+
+#define SQ_ENTRIES 1024
+#define CQ_ENTRIES 16384
+#define RECV_GROUP 1
+#define DRAIN_RECORDS 4096  /* lane records in one turn */
+#define EXPIRE_TIMERS 1024  /* timers in one turn */
+#define TURN_MAX_MS 500     /* longest sleep: the heartbeat must go on */
+#define SLOW_TURN_MS 100
+#define DRAIN_STEP_MS 50    /* an orderly stop closes a slice of connections so often */
+
+void
+slot_push(struct slot_list *l, uint32_t slot)
+{
+    if (l->n == l->cap) {
+        l->cap = l->cap ? l->cap * 2 : 256;
+        l->v = xrealloc(l->v, l->cap * sizeof *l->v);
+    }
+    l->v[l->n++] = slot;
+}
+
+void
+worker_on_ignored(struct worker *w, struct ring_done d)
+{
+    (void)w;
+    (void)d;
+}
+
+static void
+wake_arm(struct worker *w)
+{
+    struct io_uring_sqe *sqe = ring_sqe(&w->ring);
+    io_uring_prep_read(sqe, w->wake_fd, &w->wake_value, sizeof w->wake_value, 0);
+    ring_set_tag(sqe, OP_WAKE, 0, 0);
+}
+
+void
+worker_on_wake(struct worker *w, struct ring_done d)
+{
+    if (d.res > 0 || d.res == -EINTR || d.res == -EAGAIN)
+        wake_arm(w);
+}
+
+/* -- completions -- */
+
+#define ROUTE_CONN(fn)                                                                             \
+    {                                                                                              \
+        struct conn *c = pool_find(&w->conns, d.slot, d.gen);                                      \
+        if (UNLIKELY(c == NULL)) {                                                                 \
+            COUNT(w, stale_completions_total);                                                     \
+            if (d.flags & IORING_CQE_F_BUFFER)                                                     \
+                ring_buf_back(&w->bufs, d.flags);                                                  \
+            return;                                                                                \
+        }                                                                                          \
+        if (!ring_more(d))                                                                         \
+            c->inflight--;                                                                         \
+        fn(w, c, d);                                                                               \
+        return;                                                                                    \
+    }
+#define ROUTE_LISTEN(fn)                                                                           \
+    {                                                                                              \
+        fn(w, &w->listeners[d.slot], d);                                                           \
+        return;                                                                                    \
+    }
+#define ROUTE_RING(fn)                                                                             \
+    {                                                                                              \
+        fn(w, d);                                                                                  \
+        return;                                                                                    \
+    }
+#define ROUTE_LINK(fn)                                                                             \
+    {                                                                                              \
+        fn(w->links, d.op, d.slot, d.gen, d.res, d.flags);                                         \
+        return;                                                                                    \
+    }
+
+static void
+worker_dispatch(void *arg, struct ring_done d)
+{
+    struct worker *w = arg;
+    switch ((enum worker_op)d.op) {
+#define OP(name, sentence, owner, on_done)                                                         \
+    case OP_##name: ROUTE_##owner(on_done)
+#include "worker/ops.def"
+#undef OP
+    case OP_NONE:
+    case OP_COUNT: break;
+    }
+    COUNT(w, stale_completions_total);
+}
+
+/* -- the turn -- */
+
+static void
+take_time(struct worker *w)
+{
+    w->now = mono_now();
+    uint32_t tick = wheel_tick(w->now);
+    w->tick = tick ? tick : 1;
+}
+
+static void
+expire_one(void *arg, struct timer *t)
+{
+    struct worker *w = arg;
+    conn_on_timer(w, container_of(t, struct conn, timer));
+}
+
+static void
+rearm_unbuffered(struct worker *w)
+{
+    ring_bufs_publish(&w->bufs);
+    uint32_t n = w->unbuffered.n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct conn *c = conn_at(w, w->unbuffered.v[i]);
+        if (c->head.next == POOL_LIVE)
+            conn_rearm(w, c);
+    }
+    w->unbuffered.n = 0;
+}
+
+/* Those whose share of the last turn was used up, or who may go on. Who uses up this one's stands on
+ * the list again, for the next. */
+static void
+continue_ready(struct worker *w)
+{
+    uint32_t n = w->ready.n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct conn *c = conn_at(w, w->ready.v[i]);
+        if (c->head.next == POOL_LIVE && c->flags & CF_READY)
+            conn_continue(w, c);
+    }
+    memmove(w->ready.v, w->ready.v + n, (w->ready.n - n) * sizeof *w->ready.v);
+    w->ready.n -= n;
+}
+
+static void
+close_doomed(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->doomed.n; i++) {
+        struct conn *c = conn_at(w, w->doomed.v[i]);
+        if (c->head.next == POOL_LIVE && c->flags & CF_DOOMED && c->state == CONN_OPEN)
+            conn_close(w, c, CLOSE_SLOW_QUEUE);
+    }
+    w->doomed.n = 0;
+}
+
+/* Above mem.buffers the connection that holds most ends first. Only looked for when that is so. */
+static void
+enforce_memory(struct worker *w)
+{
+    while (w->queue_bytes + w->input_bytes > w->buffers_max) {
+        struct conn *most = NULL;
+        uint64_t most_bytes = 0;
+        for (uint32_t i = 0; i < w->conns.used; i++) {
+            struct conn *c = conn_at(w, i);
+            if (c->head.next != POOL_LIVE || c->state != CONN_OPEN)
+                continue;
+            uint64_t bytes = (uint64_t)c->queued + (c->in != NULL ? c->in->msg.cap + c->in->held.cap : 0);
+            if (bytes > most_bytes) {
+                most_bytes = bytes;
+                most = c;
+            }
+        }
+        if (most == NULL)
+            return;
+        conn_close(w, most, CLOSE_MEMORY);
+    }
+}
+
+static void
+reclaim(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->just_freed.n; i++)
+        pool_put(&w->conns, conn_at(w, w->just_freed.v[i]));
+    w->just_freed.n = 0;
+    if (w->scratch.cap > 1u << 20)
+        buf_free(&w->scratch);
+    if (w->arena != NULL && rc_room(w->arena) < w->arena->cap / 2) {
+        rc_unref(&w->blocks, w->arena);
+        w->arena = NULL;
+    }
+    ring_bufs_publish(&w->bufs);
+}
+
+static void
+stamp(struct worker *w, struct mono began)
+{
+    metric_beat(&w->page, w->now);
+    COUNT(w, turns_total);
+    GAUGE(w, buffers_bytes, w->blocks.bytes + w->input_bytes);
+    GAUGE(w, log_lost_total, log_lost());
+    struct mono end = mono_now();
+    if (mono_since_ms(end, began) > SLOW_TURN_MS) {
+        COUNT(w, slow_turns_total);
+        log_warn("slow-turn", "ms=%llu connections=%u", (unsigned long long)mono_since_ms(end, began), w->conns.live);
+    }
+}
+
+/* -- an orderly stop -- */
+
+static void
+drain_slice(struct worker *w)
+{
+    if ((int32_t)(w->tick - w->drain_at) < 0)
+        return;
+    w->drain_at = w->tick + wheel_ticks(DRAIN_STEP_MS);
+    bool late = (int32_t)(w->tick - w->drain_end) >= 0;
+    /* Everybody within half of run.drain_timeout, and small crowds at once. */
+    uint64_t steps = MAX(w->conf->run_drain_timeout / 2 / (DRAIN_STEP_MS + WHEEL_TICK_MS), (uint64_t)1);
+    uint64_t quota = MAX((uint64_t)64, w->conn_max ? (w->conns.live + steps - 1) / steps : 0);
+    for (uint32_t i = 0; i < w->conns.used && (quota > 0 || late); i++) {
+        struct conn *c = conn_at(w, i);
+        if (c->head.next != POOL_LIVE || (c->state >= CONN_CLOSING && !late))
+            continue;
+        if (late) {
+            conn_abort(w, c, true);
+        } else if (c->state == CONN_OPEN) {
+            conn_close(w, c, CLOSE_DRAIN);
+            quota--;
+        } else {
+            conn_finish(w, c, CLOSE_DRAIN);
+        }
+    }
+}
+
+static void
+look_for_stop(struct worker *w)
+{
+    int stop = atomic_load_explicit(w->stop, memory_order_relaxed);
+    if (stop > w->stopping) {
+        if (w->stopping == 0) {
+            listen_stop(w);
+            w->drain_at = w->tick;
+            w->drain_end = w->tick + wheel_ticks(w->conf->run_drain_timeout);
+            log_info("drain", "connections=%u", w->conns.live);
+        }
+        if (stop > 1)
+            w->drain_end = w->drain_at = w->tick;
+        w->stopping = stop;
+    }
+    if (w->stopping)
+        drain_slice(w);
+}
+
+static uint64_t
+sleep_ns(struct worker *w, uint32_t max_wait_ms)
+{
+    if (w->ready.n > 0 || w->links_busy || w->unbuffered.n > 0)
+        return 0;
+    uint32_t ms = MIN(max_wait_ms, (uint32_t)TURN_MAX_MS);
+    if (w->stopping)
+        ms = MIN(ms, (uint32_t)WHEEL_TICK_MS);
+    for (unsigned i = 0; i < w->listener_count; i++)
+        if (w->listeners[i].retry_at)
+            ms = MIN(ms, (uint32_t)WHEEL_TICK_MS);
+    ms = MIN(ms, wheel_idle_ms(&w->wheel, w->now, ms));
+    if ((int32_t)(w->links_at - w->tick) <= 0)
+        ms = MIN(ms, (uint32_t)1);
+    else
+        ms = MIN(ms, (w->links_at - w->tick) * WHEEL_TICK_MS);
+    return ms == 0 ? 100000 : (uint64_t)ms * 1000000;
+}
+
+void
+worker_turn(struct worker *w, uint32_t max_wait_ms)
+{
+    uint64_t ns = sleep_ns(w, max_wait_ms);
+    if (ns > 0 && !links_sleep(w->links))
+        ns = 0;
+    ring_wait(&w->ring, ns);
+    links_awake(w->links);
+    take_time(w);
+    struct mono began = w->now;
+    w->turn++;
+    ring_reap(&w->ring, worker_dispatch, w);
+    continue_ready(w);
+    w->links_busy = links_drain(w->links, DRAIN_RECORDS);
+    fan_out_all(w);
+    close_doomed(w);
+    wheel_expire(&w->wheel, w->now, EXPIRE_TIMERS, expire_one, w);
+    if ((int32_t)(w->tick - w->links_at) >= 0)
+        w->links_at = w->tick + wheel_ticks(links_tick(w->links, w->now));
+    listen_tick(w);
+    look_for_stop(w);
+    enforce_memory(w);
+    if (w->unbuffered.n > 0)
+        rearm_unbuffered(w);
+    links_flush(w->links);
+    outq_flush(w);
+    reclaim(w);
+    stamp(w, began);
+}
+
+void
+worker_run(struct worker *w)
+{
+    while (!w->stopping || w->conns.live > 0)
+        worker_turn(w, TURN_MAX_MS);
+}
+
+/* -- making one -- */
+
+static const struct link_ops link_ops = {
+    .on_done = sess_on_done,
+    .on_message = fan_on_message,
+    .on_attached = sess_on_attached,
+    .on_lost = sess_on_lost,
+    .on_room = sess_on_room,
+};
+
+static void
+pin(int cpu)
+{
+    if (cpu < 0)
+        return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0)
+        log_warn("not-pinned", "cpu=%d error=\"%s\"", cpu, strerror(errno));
+}
+
+static void
+setup_limits(struct worker *w, const struct worker_setup *s)
+{
+    const struct conf *conf = s->conf;
+    w->conf = conf;
+    w->worker_idx = s->worker_idx;
+    w->ring_idx = s->ring_idx;
+    w->conn_max = s->conn_max;
+    uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
+    uint64_t unshaken = conf->conn_max_unshaken ? conf->conn_max_unshaken / rings : s->conn_max / 5;
+    w->unshaken_max = (uint32_t)MAX(MIN(unshaken, (uint64_t)10000), (uint64_t)1);
+    w->buffers_max = conf->mem_buffers ? conf->mem_buffers / rings : UINT64_MAX;
+    w->limits = (struct dialect_limits){
+        .max_depth = (uint32_t)conf->sc_max_depth,
+        .max_batch = (uint32_t)conf->sc_max_batch,
+        .max_channel_name = (uint32_t)conf->sc_max_channel_name,
+        .max_event_name = (uint32_t)conf->sc_max_event_name,
+    };
+    w->wake_fd = s->wake_fd;
+    w->stop = s->stop;
+    w->listener_count = s->listen_count;
+    for (unsigned i = 0; i < s->listen_count; i++)
+        w->listeners[i].fd = s->listen_fds[i];
+    w->unshaken = (struct slot_queue){POOL_NONE, POOL_NONE};
+    w->random_at = sizeof w->random;
+    w->scratch = buf_make(UINT32_MAX);
+}
+
+static bool
+setup_memory(struct worker *w)
+{
+    BUG_ON(!crypt_random(&w->hash_seed, sizeof w->hash_seed));
+    w->iov = calloc(4096, sizeof *w->iov);
+    w->msg = calloc(1024, sizeof *w->msg);
+    w->waiting = calloc(w->conf->broker_count, sizeof *w->waiting);
+    if (w->iov == NULL || w->msg == NULL || w->waiting == NULL)
+        return false;
+    for (unsigned i = 0; i < w->conf->broker_count; i++)
+        w->waiting[i] = (struct slot_queue){POOL_NONE, POOL_NONE};
+    return pool_init(&w->conns, sizeof(struct conn), w->conn_max + 1) && subs_init(w);
+}
+
+struct worker *
+worker_new(const struct worker_setup *s, struct conf_error *err)
+{
+    struct worker *w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return NULL;
+    setup_limits(w, s);
+    pin(s->cpu);
+    take_time(w);
+    wheel_init(&w->wheel, w->now);
+    int rc = ring_init(&w->ring, SQ_ENTRIES, CQ_ENTRIES);
+    if (rc == 0)
+        rc = ring_bufs_init(&w->ring, &w->bufs, RECV_GROUP,
+            (uint32_t)pow2_ceil(s->conf->worker_recv_buffers), (uint32_t)s->conf->worker_recv_buffer);
+    if (rc < 0 || !setup_memory(w)) {
+        snprintf(err->text, sizeof err->text, "ring %u: %s", s->ring_idx,
+            rc < 0 ? ring_setup_hint(rc) : "out of memory");
+        free(w);
+        return NULL;
+    }
+    struct metric_row rows[RM_COUNT];
+    ring_metric_rows(rows);
+    w->page = metric_page_new(s->conf->run_dir, "worker", s->worker_idx, (int32_t)s->ring_idx, rows, RM_COUNT);
+    w->metrics = w->page.values;
+    GAUGE(w, connections_max, w->conn_max);
+    w->links = links_new(s->conf, &w->ring, s->worker_idx, s->ring_idx, w->metrics, &link_ops, w);
+    wake_arm(w);
+    listen_start(w);
+    log_info("ring", "listeners=%u connections_max=%u %s", w->listener_count, w->conn_max, ring_describe(&w->ring));
+    return w;
+}
+
+void
+worker_free(struct worker *w)
+{
+    links_free(w->links);
+    ring_bufs_fini(&w->ring, &w->bufs);
+    ring_fini(&w->ring);
+    subs_fini(w);
+    pool_fini(&w->conns);
+    if (w->arena != NULL)
+        rc_unref(&w->blocks, w->arena);
+    rc_pool_fini(&w->blocks);
+    buf_free(&w->scratch);
+    struct slot_list *lists[] = {&w->dirty, &w->dirty_chans, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        free(lists[i]->v);
+    free(w->iov);
+    free(w->msg);
+    free(w->waiting);
+    metric_page_free(&w->page, true);
+    free(w);
+}

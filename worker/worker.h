@@ -1,0 +1,131 @@
+/* A ring thread: the turn, and the struct that owns everything the thread has. Nothing in it is shared
+ * with another thread but `stop` and the wake-up eventfd. Called by main.c (threads) and by tests. */
+#ifndef WORKER_WORKER_H
+#define WORKER_WORKER_H
+
+#include <stdatomic.h>
+
+#include "common/conf.h"
+#include "common/metric.h"
+#include "common/mono.h"
+#include "common/pool.h"
+#include "common/rc.h"
+#include "common/ring.h"
+#include "common/wheel.h"
+#include "proto/dialect.h"
+#include "worker/link.h"
+
+enum worker_op {
+    OP_NONE,
+#define OP(name, sentence, owner, on_done) OP_##name,
+#include "worker/ops.def"
+#undef OP
+    OP_COUNT
+};
+
+#define LISTENERS_MAX 16
+
+struct listener {
+    int fd;
+    bool armed;
+    bool is_unix;
+    uint32_t retry_at; /* tick at which accepting is tried again; 0: not paused */
+};
+
+/* Slots of connections that have something to send, in the order they got it. */
+struct slot_list {
+    uint32_t *v;
+    uint32_t n, cap;
+};
+
+/* Two ends of a list threaded through connections. */
+struct slot_queue {
+    uint32_t first, last;
+};
+
+struct conn;
+struct chan;
+
+struct worker {
+    struct ring ring;
+    struct ring_bufs bufs;
+    const struct conf *conf;
+    uint64_t *metrics;             /* values of this ring's page, by enum ring_metric */
+    struct metric_page page;
+    struct mono now;               /* of this turn */
+    uint32_t tick;                 /* the same in wheel ticks */
+    unsigned worker_idx, ring_idx;
+
+    struct listener listeners[LISTENERS_MAX];
+    unsigned listener_count;
+    struct pool conns;             /* struct conn */
+    uint32_t conn_max, unshaken_max;
+    struct slot_queue unshaken;    /* oldest first */
+    struct wheel wheel;
+    struct rc_pool blocks;
+
+    struct pool chans;             /* struct chan */
+    uint32_t *chan_table;          /* hash buckets: slot of the first channel or POOL_NONE */
+    uint32_t chan_mask;
+    uint64_t hash_seed;
+
+    struct links *links;
+    struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */
+    struct slot_list dirty;        /* something to send at the end of the turn */
+    struct slot_list dirty_chans;  /* channels with a batch to hand out */
+    struct slot_list doomed;       /* to be closed once no list is being walked (SLOW_QUEUE) */
+    struct slot_list ready;        /* input held over because the turn's share was used up */
+    struct slot_list unbuffered;   /* receives to arm again once buffers are back */
+    struct slot_list just_freed;   /* slots that go back to the pool at the end of the turn */
+    struct rc *arena;              /* small answers of this turn */
+    struct iovec *iov;             /* scratch of the flush */
+    struct msghdr *msg;
+    uint64_t queue_bytes;          /* waiting for clients, all connections */
+    uint64_t input_bytes;          /* unfinished input, all connections */
+    uint64_t buffers_max;          /* mem.buffers, this ring's share */
+    struct dialect_limits limits;
+    struct decoding decoding;      /* scratch of the message at hand */
+    struct buf scratch;
+    uint32_t next_id;
+    uint8_t random[4096];          /* for session ids */
+    uint32_t random_at;
+    uint32_t turn;                 /* number of this turn */
+    uint32_t links_at;             /* tick at which links want to be called */
+    int wake_fd;
+    uint64_t wake_value;
+    _Atomic int *stop;             /* 0 run, 1 drain, 2 end now */
+    int stopping;
+    uint32_t drain_at, drain_end;
+    bool links_busy;
+};
+
+/* What a ring thread needs to know; copied. */
+struct worker_setup {
+    const struct conf *conf;
+    unsigned worker_idx, ring_idx;
+    const int *listen_fds;
+    unsigned listen_count;
+    uint32_t conn_max;             /* of this ring */
+    int wake_fd;                   /* eventfd, written when *stop changed */
+    _Atomic int *stop;
+    int cpu;                       /* to be pinned to; -1: none */
+};
+
+/* Builds a worker in the calling thread; on failure a sentence in err and NULL. */
+struct worker *worker_new(const struct worker_setup *, struct conf_error *err);
+/* Turns until *stop says so and every connection has ended. */
+void worker_run(struct worker *w);
+/* One turn; at most max_wait_ms are slept. For worker_run and tests. */
+void worker_turn(struct worker *w, uint32_t max_wait_ms);
+void worker_free(struct worker *w);
+
+void worker_on_ignored(struct worker *w, struct ring_done d);
+void worker_on_wake(struct worker *w, struct ring_done d);
+
+void slot_push(struct slot_list *l, uint32_t slot);
+
+#define COUNT(w, row) metric_add((w)->metrics, RM_##row, 1)
+#define COUNT_N(w, row, n) metric_add((w)->metrics, RM_##row, (n))
+#define GAUGE(w, row, v) metric_set((w)->metrics, RM_##row, (v))
+
+#endif

@@ -1,0 +1,184 @@
+/* Request heads, up to the upgrade. One request per connection: an upgrade, or one plain answer and
+ * the end of TCP. */
+#include "common/bug.h"
+#include "proto/http.h"
+#include "worker/metrics.h"
+#include "worker/outq.h"
+#include "worker/playground.h"
+#include "worker/sess.h"
+
+/* The parsed head; 32 KiB, so one per thread and not on the stack. */
+static __thread struct http_request request;
+
+static struct http_limits
+limits_of(const struct conf *conf)
+{
+    return (struct http_limits){
+        .request_line = (uint32_t)conf->http_request_line,
+        .header_bytes = (uint32_t)conf->http_header_bytes,
+        .header_fields = (uint32_t)conf->http_header_fields,
+        .leading_empty_lines = (uint32_t)conf->http_leading_empty_lines,
+    };
+}
+
+static void
+send_scratch(struct worker *w, struct conn *c, unsigned status)
+{
+    if (status >= 400)
+        COUNT(w, http_refused_total);
+    if (w->scratch.failed || !outq_put(w, c, w->scratch.p, w->scratch.n)) {
+        conn_abort(w, c, false);
+        return;
+    }
+    conn_finish(w, c, status >= 400 ? CLOSE_HTTP_REFUSED : CLOSE_HTTP_ANSWERED);
+}
+
+static void
+answer(struct worker *w, struct conn *c, unsigned status)
+{
+    bool head = request.method == HTTP_HEAD && status != 400;
+    buf_reset(&w->scratch);
+    http_put_response(&w->scratch, status, VIEW("text/plain; charset=utf-8"), VIEW_NONE, VIEW_NONE, false, head);
+    send_scratch(w, c, status);
+}
+
+static void
+serve_page(struct worker *w, struct conn *c)
+{
+    if (request.method != HTTP_GET && request.method != HTTP_HEAD) {
+        answer(w, c, 405);
+        return;
+    }
+    static const char extra[] = "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\n"
+                                "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; "
+                                "script-src 'unsafe-inline'; connect-src ws: wss:; img-src data:\r\n";
+    buf_reset(&w->scratch);
+    http_put_response(&w->scratch, 200, VIEW("text/html; charset=utf-8"), VIEW(extra),
+        view_of(playground_html, playground_html_n), false, request.method == HTTP_HEAD);
+    send_scratch(w, c, 200);
+}
+
+/* Equal, or differing only in the slash at the end. */
+static bool
+path_is(struct view path, const char *configured)
+{
+    struct view want = view_str(configured);
+    if (want.n == 0)
+        return false;
+    if (view_eq(path, want))
+        return true;
+    if (want.n > 1 && want.p[want.n - 1] == '/')
+        want.n--;
+    else
+        return path.n == want.n + 1 && path.p[path.n - 1] == '/' && view_eq(view_head(path, want.n), want);
+    return view_eq(path, want);
+}
+
+const struct dialect *const dialects[] = {
+    NULL,
+#define DIALECT(name, path_setting, sentence) &dialect_##name,
+#include "proto/tbl/dialects.def"
+#undef DIALECT
+};
+const unsigned dialect_count = ARRAY_LEN(dialects);
+
+static uint8_t
+dialect_for(const struct conf *conf, struct view path)
+{
+    uint8_t i = 0;
+#define DIALECT(name, path_setting, sentence)                                                      \
+    i++;                                                                                           \
+    if (path_is(path, conf->path_setting))                                                         \
+        return i;
+#include "proto/tbl/dialects.def"
+#undef DIALECT
+    return 0;
+}
+
+static void
+upgrade(struct worker *w, struct conn *c, uint8_t dialect)
+{
+    struct ws_upgrade u;
+    http_upgrade_check(&request, &u);
+    if (u.status != 101) {
+        answer(w, c, u.status);
+        return;
+    }
+    buf_reset(&w->scratch);
+    http_put_upgrade(&w->scratch, &u);
+    if (w->scratch.failed || !outq_put(w, c, w->scratch.p, w->scratch.n)) {
+        conn_abort(w, c, false);
+        return;
+    }
+    COUNT(w, upgrades_total);
+    conn_to(c, CONN_OPEN);
+    c->dialect = dialect;
+    sess_begin(w, c);
+}
+
+static void
+on_request(struct worker *w, struct conn *c)
+{
+    COUNT(w, http_requests_total);
+    uint8_t dialect = dialect_for(w->conf, request.path);
+    if (dialect != 0)
+        upgrade(w, c, dialect);
+    else if (w->conf->http_playground && view_eq(request.path, VIEW("/")))
+        serve_page(w, c);
+    else
+        answer(w, c, 404);
+}
+
+/* Puts the piece behind what came before; returns the head as far as it is there. */
+static bool
+gather(struct worker *w, struct conn *c, const uint8_t *p, size_t n, size_t *had)
+{
+    struct conn_in *in = conn_in(w, c);
+    if (in == NULL)
+        return false;
+    *had = in->msg.n;
+    if (!conn_keep(w, &in->msg, p, n)) {
+        conn_abort(w, c, false);
+        return false;
+    }
+    return true;
+}
+
+size_t
+xp_http_input(struct worker *w, struct conn *c, uint8_t *p, size_t n)
+{
+    struct http_limits limits = limits_of(w->conf);
+    size_t had = 0, pos = 0, eaten = 0;
+    unsigned status = 400;
+    /* Never more than the limit is kept: with that many bytes the parser has made up its mind. */
+    size_t take = n;
+    struct view head = view_of(p, n);
+    if (c->in != NULL && c->in->msg.n > 0) {
+        take = MIN(n, limits.header_bytes - MIN(c->in->msg.n, (size_t)limits.header_bytes));
+        if (!gather(w, c, p, take, &had))
+            return n;
+        head = buf_view(&c->in->msg);
+        pos = c->in->http_pos;
+    }
+    switch (http_parse_request(head, &pos, &limits, &request, &eaten, &status)) {
+    case HTTP_MORE:
+        if (had == 0 && !gather(w, c, p, take, &had))
+            return n;
+        c->in->http_pos = pos;
+        return take;
+    case HTTP_BAD:
+        COUNT(w, http_requests_total);
+        request.method = HTTP_OTHER;
+        answer(w, c, status);
+        return n;
+    case HTTP_DONE:
+        on_request(w, c);
+        if (c->in != NULL && c->state == CONN_OPEN) {
+            conn_forget(w, &c->in->msg);
+            c->in->http_pos = 0;
+            conn_in_done(w, c);
+        }
+        return eaten - had;
+    }
+    return n;
+}
