@@ -913,6 +913,15 @@ conf_row_sentence(unsigned i)
     return i < ARRAY_LEN(rows) ? rows[i].sentence : NULL;
 }
 
+bool
+conf_row_number(const struct conf *c, unsigned i, uint64_t *v)
+{
+    if (rows[i].type != T_INT && rows[i].type != T_SIZE && rows[i].type != T_DURATION)
+        return false;
+    memcpy(v, field(c, &rows[i]), sizeof *v);
+    return true;
+}
+
 static void
 list_text(const struct conf_list *l, char *out, size_t out_n)
 {

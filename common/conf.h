@@ -69,6 +69,8 @@ void conf_print_settings(void);
 /* "section.key" of row i, and its value as it would be written; NULL past the last row. */
 const char *conf_row_name(unsigned i);
 const char *conf_row_sentence(unsigned i);
+/* The value of a row that is a number, a size (bytes) or a time (ms); false for the others. */
+bool conf_row_number(const struct conf *c, unsigned i, uint64_t *v);
 void conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n);
 
 /* A listen address taken apart: tcp://host:port, unix:/path; tls:// is known and refused for now. */
