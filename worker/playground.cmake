@@ -1,5 +1,5 @@
-# Puts playground.html into a C array. Included by worker/CMakeLists.txt, it sets PLAYGROUND_C to the
-# generated file, to be listed among a target's sources; as a script (cmake -P) it writes that file:
+# Puts playground.html into a C array. Included by worker/CMakeLists.txt, it adds the generated file to
+# ringcast_worker_lib; as a script (cmake -P) it writes that file:
 #   cmake -DPAGE=playground.html -DOUT=playground.c -P playground.cmake
 if(CMAKE_SCRIPT_MODE_FILE)
     file(READ ${PAGE} hex HEX)
@@ -18,3 +18,4 @@ add_custom_command(OUTPUT ${PLAYGROUND_C}
         -P ${CMAKE_CURRENT_LIST_DIR}/playground.cmake
     DEPENDS ${CMAKE_CURRENT_LIST_DIR}/playground.html ${CMAKE_CURRENT_LIST_DIR}/playground.cmake
     COMMENT "Putting playground.html into playground.c" VERBATIM)
+target_sources(ringcast_worker_lib PRIVATE ${PLAYGROUND_C})
