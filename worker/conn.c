@@ -470,7 +470,7 @@ conn_note(struct worker *w, struct conn *c, enum close_reason reason)
     if (c->sess == S_OPEN && c->state == CONN_OPEN)
         GAUGE(w, connections_open, w->metrics[RM_connections_open] - 1);
     bool usual = reason == CLOSE_PEER_CLOSED || reason == CLOSE_PEER_GONE || reason == CLOSE_HTTP_ANSWERED ||
-        reason == CLOSE_DRAIN;
+        reason == CLOSE_HTTP_REFUSED || reason == CLOSE_DRAIN;
     if (!usual || log_level_now >= LOG_L_DEBUG)
         log_line(usual ? LOG_L_DEBUG : LOG_L_INFO, close_str(reason), "conn=%u state=%s code=%u queued=%u subscriptions=%u why=\"%s\"",
             conn_slot(w, c), state_names[c->state], close_code(reason), c->queued, c->sub_count,

@@ -140,6 +140,8 @@ static void
 continue_ready(struct worker *w)
 {
     uint32_t n = w->ready.n;
+    if (n == 0)
+        return;
     for (uint32_t i = 0; i < n; i++) {
         struct conn *c = conn_at(w, w->ready.v[i]);
         if (c->head.next == POOL_LIVE && c->flags & CF_READY)
