@@ -18,7 +18,7 @@
 
 #include "common/banned.h"
 
-#define PLACES_MAX 64
+#define PLACES_MAX 16 /* as many as a ring listens on */
 /* A peer that vanished is noticed by TCP after a minute and four probes, whatever the dialect does.
  */
 #define KEEPALIVE_IDLE_S 60
@@ -128,7 +128,7 @@ add_tcp(struct binds *b, unsigned entry, const struct conf_listen *l, const stru
     if (rc != 0)
         return fail(err, "worker.listen (%s): the host of %s is not known here: %s",
             conf_place(c, "worker.listen"), c->worker_listen.v[entry], gai_strerror(rc));
-    for (struct addrinfo *a = all; a != NULL && b->count < PLACES_MAX; a = a->ai_next) {
+    for (struct addrinfo *a = all; a != NULL && b->count <= PLACES_MAX; a = a->ai_next) {
         struct bind_place *p = place_add(b, entry);
         memcpy(&p->addr, a->ai_addr, a->ai_addrlen);
         p->addr_len = a->ai_addrlen;
@@ -151,7 +151,10 @@ resolve(struct binds *b, const struct conf *c, struct conf_error *err)
         else if (!add_tcp(b, i, &l, c, err))
             return false;
     }
-    return true;
+    if (b->count <= PLACES_MAX)
+        return true;
+    return fail(err, "worker.listen (%s) means more than %d addresses: name fewer",
+        conf_place(c, "worker.listen"), PLACES_MAX);
 }
 
 /* ---- from addresses to sockets ---- */
