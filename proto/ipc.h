@@ -1,0 +1,63 @@
+/* Lanes as both sides must see them: the segment a ring makes for each broker, the attach, and the
+ * records (tbl/ipc.def). Used by worker/link and broker/peer, and by nobody else. */
+#ifndef PROTO_IPC_H
+#define PROTO_IPC_H
+
+#include "common/base.h"
+#include "common/view.h"
+
+enum ipc_type {
+#define IPC(name, number, direction, payload, sentence) IPC_##name = number,
+#include "proto/tbl/ipc.def"
+#undef IPC
+};
+
+enum ipc_flag {
+    IPC_ANSWER = 1,   /* the sender waits for DONE or FAILED */
+    IPC_HAS_DATA = 2, /* data was there, be it empty */
+};
+
+/* Hash of the message table; equal on both sides or no attach. */
+uint64_t ipc_table_hash(void);
+
+#define IPC_MAGIC 0x31454e414c534352ull /* "RCSLANE1" */
+#define IPC_VERSION 1
+/* Channel numbers of a ring are below this. */
+#define IPC_CHANS_MAX (1u << 22)
+/* Longest channel name in a record. */
+#define IPC_NAME_MAX 4096
+
+/* First in the segment; the lane to the broker follows, then the lane back. */
+struct ipc_segment {
+    uint64_t magic, table_hash;
+    uint32_t version, lane_bytes;
+    _Atomic uint64_t worker_beat_ns __attribute__((aligned(128))); /* w: ring; monotonic */
+    _Atomic uint64_t broker_beat_ns __attribute__((aligned(128))); /* w: broker */
+    uint8_t lanes[] __attribute__((aligned(128)));
+};
+
+/* Bytes of a whole segment with lanes of this size. */
+size_t ipc_segment_size(uint32_t lane_bytes);
+void *ipc_lane_out(struct ipc_segment *s);
+void *ipc_lane_back(struct ipc_segment *s, uint32_t lane_bytes);
+
+/* The attach, one SEQPACKET message each way. HELLO brings the segment and the ring's bell (two
+ * descriptors), WELCOME the broker's bell (one); a refusal brings a sentence and none. */
+struct ipc_hello {
+    uint64_t magic, table_hash;
+    uint32_t version, lane_bytes;
+    uint32_t worker, ring;
+    int32_t pid;
+    uint32_t pad;
+};
+struct ipc_welcome {
+    uint64_t magic;
+    uint32_t ok;
+    char sentence[116];
+};
+
+/* Owner of a channel among `count` brokers: rendezvous hashing, so that another count moves few
+ * channels. The same in every process: no seed (Thaler and Ravishankar, 1998). */
+unsigned ipc_owner(struct view channel, unsigned count);
+
+#endif
