@@ -88,11 +88,8 @@ static struct {
     unsigned flag_count;
 } start;
 
-static bool fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
-
-/* Fills the error and is false, so that callers can return it. */
-static bool
-fail(struct conf_error *err, const char *fmt, ...)
+bool
+conf_fail(struct conf_error *err, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -205,10 +202,10 @@ set_number(
     value_text(r, r->min, lo, sizeof lo);
     value_text(r, r->max, hi, sizeof hi);
     if (!ok)
-        return fail(err, "%s is %s (%s): write %s, from %s to %s", r->name, quote(value).s, where,
-            kind_sentence(r->type), lo, hi);
+        return conf_fail(err, "%s is %s (%s): write %s, from %s to %s", r->name, quote(value).s,
+            where, kind_sentence(r->type), lo, hi);
     if (v < r->min || v > r->max)
-        return fail(err, "%s is %s (%s), which is out of range: write %s to %s", r->name,
+        return conf_fail(err, "%s is %s (%s), which is out of range: write %s to %s", r->name,
             quote(value).s, where, lo, hi);
     memcpy(at, &v, sizeof v);
     return true;
@@ -224,7 +221,7 @@ set_bool(
             *at = (i & 1) != 0;
             return true;
         }
-    return fail(err, "%s is %s (%s): write on or off", r->name, quote(value).s, where);
+    return conf_fail(err, "%s is %s (%s): write on or off", r->name, quote(value).s, where);
 }
 
 static bool
@@ -236,7 +233,7 @@ set_level(enum log_level *at, const struct row *r, const char *value, const char
             *at = (enum log_level)i;
             return true;
         }
-    return fail(
+    return conf_fail(
         err, "%s is %s (%s): write error, warn, info or debug", r->name, quote(value).s, where);
 }
 
@@ -246,8 +243,9 @@ set_str(const char **at, const struct row *r, const char *value, const char *whe
 {
     size_t n = strlen(value);
     if (n < r->min || n > r->max)
-        return fail(err, "%s is %s (%s), %zu bytes long: write %" PRIu64 " to %" PRIu64 " bytes",
-            r->name, quote(value).s, where, n, r->min, r->max);
+        return conf_fail(err,
+            "%s is %s (%s), %zu bytes long: write %" PRIu64 " to %" PRIu64 " bytes", r->name,
+            quote(value).s, where, n, r->min, r->max);
     free((char *)(uintptr_t)*at);
     *at = xstrdup(value);
     return true;
@@ -276,13 +274,13 @@ list_add(struct conf_list *l, const struct row *r, const char *value, const char
             n--;
         next += strspn(next, " \t");
         if (n == 0 || (more && *next == '\0'))
-            return fail(err,
+            return conf_fail(err,
                 "%s is %s (%s), which has an empty entry: write entries with one comma between "
                 "them",
                 r->name, quote(value).s, where);
         if (l->n >= r->max)
-            return fail(err, "%s has too many entries (%s): write at most %" PRIu64, r->name, where,
-                r->max);
+            return conf_fail(err, "%s has too many entries (%s): write at most %" PRIu64, r->name,
+                where, r->max);
         l->v = xrealloc(l->v, (l->n + 1) * sizeof l->v[0]);
         char *entry = xmalloc(n + 1);
         memcpy(entry, p, n);
@@ -305,7 +303,7 @@ set_list(struct conf_list *at, const struct row *r, const char *value, bool add,
     }
     if (!add && fresh.n < r->min) {
         list_free(&fresh);
-        return fail(
+        return conf_fail(
             err, "%s is empty (%s): write at least %" PRIu64 " entries", r->name, where, r->min);
     }
     if (!add) {
@@ -322,7 +320,7 @@ set_row(struct conf *c, const struct row *r, const char *value, bool add, const 
     void *at = field(c, r);
     bool ok = false;
     if (strlen(value) > VALUE_MAX_BYTES)
-        return fail(
+        return conf_fail(
             err, "%s is too long (%s): write at most %d bytes", r->name, where, VALUE_MAX_BYTES);
     switch (r->type) {
     case T_STR: ok = set_str(at, r, value, where, err); break;
@@ -398,9 +396,10 @@ fail_unknown(struct conf_error *err, const char *dotted, const char *where)
 {
     const struct row *r = nearest(dotted);
     if (r == NULL)
-        return fail(err, "%s (%s) is not a setting: ringcast --help lists them all",
+        return conf_fail(err, "%s (%s) is not a setting: ringcast --help lists them all",
             quote(dotted).s, where);
-    return fail(err, "%s (%s) is not a setting: did you mean %s?", quote(dotted).s, where, r->name);
+    return conf_fail(
+        err, "%s (%s) is not a setting: did you mean %s?", quote(dotted).s, where, r->name);
 }
 
 bool
@@ -484,7 +483,7 @@ next_line(char *out, int out_n, void *arg)
         line.n--;
     if (line.n + 3 > (size_t)out_n) {
         rd->failed = true;
-        (void)fail(rd->err,
+        (void)conf_fail(rd->err,
             "%s:%u is longer than %d bytes: split a list over several lines, each with its key",
             rd->path, rd->line, out_n - 3);
         return NULL;
@@ -511,8 +510,8 @@ on_pair(void *arg, const char *section, const char *name, const char *value)
         return (int)fail_unknown(rd->err, dotted, where) + 1;
     unsigned before = rd->set_at[r - rows];
     if (before != 0 && r->type != T_LIST)
-        return (int)fail(rd->err, "%s (%s) was already set on line %u: remove one of them", dotted,
-                   where, before) +
+        return (int)conf_fail(rd->err, "%s (%s) was already set on line %u: remove one of them",
+                   dotted, where, before) +
                1;
     rd->set_at[r - rows] = rd->line;
     rd->failed = !set_row(rd->c, r, value != NULL ? value : "", before != 0, where, rd->err);
@@ -524,15 +523,16 @@ load_text(struct conf *c, struct view text, const char *path, struct conf_error 
 {
     struct reading rd = {.c = c, .err = err, .path = path, .rest = text};
     if (text.n > 0 && memchr(text.p, '\0', text.n) != NULL)
-        return fail(err, "%s holds zero bytes: it is not a settings file", path);
+        return conf_fail(err, "%s holds zero bytes: it is not a settings file", path);
     int line = ini_parse_stream(next_line, &rd, on_pair, &rd);
-    if (rd.failed)
+    /* inih reads on behind a line it can't take apart; whichever mistake comes first is told */
+    if (rd.failed && (line <= 0 || (unsigned)line >= rd.line))
         return false;
     if (line > 0)
-        return fail(err,
+        return conf_fail(err,
             "%s:%d is neither [section] nor key = value: correct it, or begin it with #", path,
             line);
-    return line == 0 || fail(err, "%s could not be read: memory is out", path);
+    return line == 0 || conf_fail(err, "%s could not be read: memory is out", path);
 }
 
 /* The whole file in memory; NULL and an error when it can't be had. */
@@ -541,7 +541,7 @@ read_file(const char *path, size_t *n, struct conf_error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
-        (void)fail(err, "the settings file %s cannot be opened: %s", path, strerror(errno));
+        (void)conf_fail(err, "the settings file %s cannot be opened: %s", path, strerror(errno));
         return NULL;
     }
     uint8_t *p = xmalloc(FILE_MAX_BYTES + 1);
@@ -550,10 +550,10 @@ read_file(const char *path, size_t *n, struct conf_error *err)
     while (*n <= FILE_MAX_BYTES && (got = read(fd, p + *n, FILE_MAX_BYTES + 1 - *n)) > 0)
         *n += (size_t)got;
     if (got < 0)
-        (void)fail(err, "the settings file %s cannot be read: %s", path, strerror(errno));
+        (void)conf_fail(err, "the settings file %s cannot be read: %s", path, strerror(errno));
     else if (*n > FILE_MAX_BYTES)
-        (void)fail(err, "the settings file %s is larger than %u bytes: is it the right file?", path,
-            FILE_MAX_BYTES);
+        (void)conf_fail(err, "the settings file %s is larger than %u bytes: is it the right file?",
+            path, FILE_MAX_BYTES);
     (void)close(fd);
     if (got >= 0 && *n <= FILE_MAX_BYTES)
         return p;
@@ -611,13 +611,13 @@ fail_env(struct conf_error *err, const char *name, size_t n)
     const struct row *r = nearest(dotted);
     struct log_quoted q = log_quote(view_of(name, n));
     if (r == NULL)
-        return fail(err,
+        return conf_fail(err,
             "the variable RINGCAST_%.*s names no setting: unset it, or see ringcast --help",
             (int)strlen(q.s) - 2, q.s + 1);
     char like[64] = "";
     for (size_t i = 0; i + 1 < sizeof like && r->variable[i] != '\0'; i++)
         like[i] = (char)toupper((unsigned char)r->variable[i]);
-    return fail(err, "the variable RINGCAST_%.*s names no setting: did you mean RINGCAST_%s?",
+    return conf_fail(err, "the variable RINGCAST_%.*s names no setting: did you mean RINGCAST_%s?",
         (int)strlen(q.s) - 2, q.s + 1, like);
 }
 
@@ -661,7 +661,7 @@ check_pow2(const struct conf *c, const char *dotted, uint64_t v, struct conf_err
     value_text(r, v, now, sizeof now);
     value_text(r, pow2_ceil(v) / 2, below, sizeof below);
     value_text(r, pow2_ceil(v), above, sizeof above);
-    return fail(err, "%s is %s (%s), which is not a power of two: write %s or %s", dotted, now,
+    return conf_fail(err, "%s is %s (%s), which is not a power of two: write %s or %s", dotted, now,
         conf_place(c, dotted), below, above);
 }
 
@@ -673,7 +673,7 @@ check_cpus(
         const char *p = l->v[i];
         uint64_t cpu;
         if (!take_digits(&p, &cpu) || *p != '\0' || cpu > CPU_MAX)
-            return fail(err,
+            return conf_fail(err,
                 "%s has the entry %s (%s): write CPU numbers from 0 to %d, with commas between",
                 dotted, quote(l->v[i]).s, conf_place(c, dotted), CPU_MAX);
     }
@@ -688,12 +688,12 @@ check_listeners(const struct conf *c, struct conf_error *err)
         struct conf_listen a;
         struct conf_error why;
         if (!conf_parse_listen(l->v[i], &a, &why))
-            return fail(
+            return conf_fail(
                 err, "worker.listen (%s): %.800s", conf_place(c, "worker.listen"), why.text);
         bool free_port = !a.is_unix && strcmp(a.port, "0") == 0;
         for (uint32_t k = 0; k < i && !free_port; k++)
             if (strcmp(l->v[i], l->v[k]) == 0)
-                return fail(err, "worker.listen has %s twice (%s): remove one of them",
+                return conf_fail(err, "worker.listen has %s twice (%s): remove one of them",
                     quote(l->v[i]).s, conf_place(c, "worker.listen"));
     }
     return true;
@@ -706,7 +706,7 @@ check_path(const struct conf *c, const char *dotted, const char *path, struct co
     for (const char *p = path; *p != '\0'; p++)
         ok = ok && *p > 0x20 && *p < 0x7f && *p != '?' && *p != '#';
     return ok ||
-           fail(err, "%s is %s (%s): write a path that begins with / and has no space, ? or #",
+           conf_fail(err, "%s is %s (%s): write a path that begins with / and has no space, ? or #",
                dotted, quote(path).s, conf_place(c, dotted));
 }
 
@@ -726,11 +726,11 @@ check_paths(const struct conf *c, struct conf_error *err)
         !check_path(c, "echo.path", c->echo_path, err))
         return false;
     if (n > 0 && n == path_len(c->echo_path) && memcmp(c->sc_path, c->echo_path, n) == 0)
-        return fail(err,
+        return conf_fail(err,
             "echo.path (%s) and sc.path (%s) are the same: give one of them another path",
             conf_place(c, "echo.path"), conf_place(c, "sc.path"));
     if (c->http_playground && (strcmp(c->sc_path, "/") == 0 || strcmp(c->echo_path, "/") == 0))
-        return fail(err,
+        return conf_fail(err,
             "http.playground (%s) needs the path /, which sc.path or echo.path has: turn it off, "
             "or give them another path",
             conf_place(c, "http.playground"));
@@ -823,17 +823,17 @@ bool
 conf_check(struct conf *c, struct conf_error *err)
 {
     if (c->run_dir[0] != '\0' && c->run_dir[0] != '/')
-        return fail(err, "run.dir is %s (%s): write a path that begins with /", quote(c->run_dir).s,
-            conf_place(c, "run.dir"));
+        return conf_fail(err, "run.dir is %s (%s): write a path that begins with /",
+            quote(c->run_dir).s, conf_place(c, "run.dir"));
     if (c->sc_ping_interval >= c->sc_ping_timeout)
-        return fail(err,
+        return conf_fail(err,
             "sc.ping_interval is %" PRIu64 "ms (%s), which is not below sc.ping_timeout (%" PRIu64
             "ms, %s): lower it",
             c->sc_ping_interval, conf_place(c, "sc.ping_interval"), c->sc_ping_timeout,
             conf_place(c, "sc.ping_timeout"));
     if (strcmp(c->sc_unserved, "silent") != 0 && strcmp(c->sc_unserved, "error") != 0)
-        return fail(err, "sc.unserved is %s (%s): write silent or error", quote(c->sc_unserved).s,
-            conf_place(c, "sc.unserved"));
+        return conf_fail(err, "sc.unserved is %s (%s): write silent or error",
+            quote(c->sc_unserved).s, conf_place(c, "sc.unserved"));
     return check_pow2(c, "worker.recv_buffers", c->worker_recv_buffers, err) &&
            check_pow2(c, "lane.bytes", c->lane_bytes, err) &&
            check_cpus(c, "worker.cpus", &c->worker_cpus, err) &&
@@ -850,7 +850,7 @@ parse_unix(const char *text, struct conf_listen *out, struct conf_error *err)
     if (strncmp(path, "//", 2) == 0) /* unix:///path is meant as unix:/path */
         path += 2;
     if (path[0] != '/' || strlen(path) >= sizeof out->path)
-        return fail(err,
+        return conf_fail(err,
             "%s is no listen address: write unix:/path with a path of at most %zu bytes",
             quote(text).s, sizeof out->path - 1);
     out->is_unix = true;
@@ -873,7 +873,7 @@ parse_tcp(const char *text, struct conf_listen *out, struct conf_error *err)
     size_t n = colon != NULL ? (size_t)(end - host) : 0;
     if (colon == NULL || !take_digits(&p, &port) || *p != '\0' || port > 65535 ||
         n >= sizeof out->host || (host[-1] != '[' && memchr(host, ':', n) != NULL))
-        return fail(err,
+        return conf_fail(err,
             "%s is no listen address: write tcp://host:port, with IPv6 as tcp://[::1]:8000",
             quote(text).s);
     if (n == 1 && host[0] == '*')
@@ -893,10 +893,11 @@ conf_parse_listen(const char *text, struct conf_listen *out, struct conf_error *
     if (strncmp(text, "unix:", 5) == 0)
         return parse_unix(text, out, err);
     if (strncmp(text, "tls://", 6) == 0)
-        return fail(err,
+        return conf_fail(err,
             "%s asks for TLS, which is not there yet: write tcp:// and put a TLS proxy in front",
             quote(text).s);
-    return fail(err, "%s is no listen address: write tcp://host:port or unix:/path", quote(text).s);
+    return conf_fail(
+        err, "%s is no listen address: write tcp://host:port or unix:/path", quote(text).s);
 }
 
 /* ---- rows for others ---- */
@@ -1038,7 +1039,7 @@ set_flag(struct conf *c, const char *arg, struct conf_error *err)
     if (row_find(dotted) == NULL)
         return fail_unknown(err, dotted, where);
     if (value == NULL)
-        return fail(err, "the flag --%s has no value: write --%s=VALUE", dotted, dotted);
+        return conf_fail(err, "the flag --%s has no value: write --%s=VALUE", dotted, dotted);
     return conf_set(c, dotted, value + 1, where, err);
 }
 

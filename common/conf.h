@@ -31,6 +31,8 @@ struct conf {
 struct conf_error {
     char text[1024];
 };
+/* Fills the error and is false, so that callers can return it. */
+bool conf_fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
 
 /* All settings at their defaults. */
 void conf_defaults(struct conf *c);

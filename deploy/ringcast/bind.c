@@ -6,7 +6,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -25,18 +24,6 @@
 #define KEEPALIVE_INTERVAL_S 15
 #define KEEPALIVE_PROBES 4
 
-static bool fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
-
-static bool
-fail(struct conf_error *err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(err->text, sizeof err->text, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
 /* What a failed bind means for whoever wrote the address. */
 static bool
 fail_bind(struct conf_error *err, const struct conf *c, const struct bind_place *p, int why)
@@ -44,22 +31,23 @@ fail_bind(struct conf_error *err, const struct conf *c, const struct bind_place 
     const char *at = conf_place(c, "worker.listen");
     switch (why) {
     case EADDRINUSE:
-        return fail(err,
+        return conf_fail(err,
             "worker.listen (%s): %s is in use by another program: stop that (ss -ltnp names it) "
             "or choose another port",
             at, p->text);
     case EACCES:
-        return fail(err,
+        return conf_fail(err,
             "worker.listen (%s): this user may not listen on %s: choose a port from 1024 up, or "
             "give the program CAP_NET_BIND_SERVICE",
             at, p->text);
     case EADDRNOTAVAIL:
-        return fail(err,
+        return conf_fail(err,
             "worker.listen (%s): this machine has no address for %s: write one of its own (ip addr "
             "lists them), or tcp://*:port for all",
             at, p->text);
     default:
-        return fail(err, "worker.listen (%s): cannot listen on %s: %s", at, p->text, strerror(why));
+        return conf_fail(
+            err, "worker.listen (%s): cannot listen on %s: %s", at, p->text, strerror(why));
     }
 }
 
@@ -126,7 +114,7 @@ add_tcp(struct binds *b, unsigned entry, const struct conf_listen *l, const stru
         (void)close(probe);
     int rc = getaddrinfo(any ? NULL : l->host, l->port, &hints, &all);
     if (rc != 0)
-        return fail(err, "worker.listen (%s): the host of %s is not known here: %s",
+        return conf_fail(err, "worker.listen (%s): the host of %s is not known here: %s",
             conf_place(c, "worker.listen"), c->worker_listen.v[entry], gai_strerror(rc));
     for (struct addrinfo *a = all; a != NULL && b->count <= PLACES_MAX; a = a->ai_next) {
         struct bind_place *p = place_add(b, entry);
@@ -153,7 +141,7 @@ resolve(struct binds *b, const struct conf *c, struct conf_error *err)
     }
     if (b->count <= PLACES_MAX)
         return true;
-    return fail(err, "worker.listen (%s) means more than %d addresses: name fewer",
+    return conf_fail(err, "worker.listen (%s) means more than %d addresses: name fewer",
         conf_place(c, "worker.listen"), PLACES_MAX);
 }
 
@@ -267,10 +255,11 @@ open_unix(struct binds *b, struct bind_place *p, const struct conf *c, struct co
     struct stat st;
     if (lstat(path, &st) == 0) {
         if (!S_ISSOCK(st.st_mode))
-            return fail(err, "worker.listen (%s): %s exists and is no socket: choose another path",
+            return conf_fail(err,
+                "worker.listen (%s): %s exists and is no socket: choose another path",
                 conf_place(c, "worker.listen"), path);
         if (unix_is_served(p))
-            return fail(err,
+            return conf_fail(err,
                 "worker.listen (%s): %s is in use by another program: stop that or choose another "
                 "path",
                 conf_place(c, "worker.listen"), p->text);
@@ -307,7 +296,7 @@ check_files(const struct binds *b, const struct conf *c, struct conf_error *err)
     uint64_t wanted = (uint64_t)b->count * b->rings + (uint64_t)b->floor + 64;
     if (wanted <= files.rlim_cur)
         return true;
-    return fail(err,
+    return conf_fail(err,
         "worker.count (%s) and worker.rings (%s) need %llu open files for their listeners, and "
         "%llu are allowed: raise the limit (LimitNOFILE=, ulimit -n) or lower them",
         conf_place(c, "worker.count"), conf_place(c, "worker.rings"), (unsigned long long)wanted,

@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -18,18 +17,6 @@
 
 #define HEAD_MAX 16384 /* of the server's answer to the upgrade */
 #define GOODBYE_MS 1000
-
-static bool fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
-
-static bool
-fail(struct conf_error *err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(err->text, sizeof err->text, fmt, ap);
-    va_end(ap);
-    return false;
-}
 
 /* ---- where to ---- */
 
@@ -62,7 +49,7 @@ client_parse_url(struct client_url *u, const char *text, const char *path, struc
                  (scheme == 4 && memcmp(text, "http", 4) == 0) ||
                  (scheme == 3 && memcmp(text, "tcp", 3) == 0);
     if (!known)
-        return fail(err, "%s is no URL to connect to: write ws://host:port/path or unix:/path",
+        return conf_fail(err, "%s is no URL to connect to: write ws://host:port/path or unix:/path",
             log_quote(view_str(text)).s);
     host += 3;
     size_t n = strcspn(host, "/");
@@ -73,7 +60,7 @@ client_parse_url(struct client_url *u, const char *text, const char *path, struc
         place, sizeof place, "tcp://%.*s%s", (int)MIN(n, 270), host, has_port ? "" : ":80");
     if (n == 0 || n > 270 || strlen(host + n) >= sizeof u->path ||
         !conf_parse_listen(place, &l, &why))
-        return fail(err, "%s is no URL to connect to: write ws://host:port/path or unix:/path",
+        return conf_fail(err, "%s is no URL to connect to: write ws://host:port/path or unix:/path",
             log_quote(view_str(text)).s);
     (void)snprintf(u->host, sizeof u->host, "%s", l.host);
     (void)snprintf(u->port, sizeof u->port, "%s", l.port);
@@ -144,7 +131,7 @@ send_all(struct client *c, const void *p, size_t n, struct conf_error *err)
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0)
-            return fail(err, "%s takes no more: %s", c->url.text, strerror(errno));
+            return conf_fail(err, "%s takes no more: %s", c->url.text, strerror(errno));
         at += done;
         n -= (size_t)done;
     }
@@ -170,7 +157,7 @@ receive(struct client *c, struct mono deadline, struct conf_error *err)
         c->heard = mono_now();
         return 1;
     }
-    (void)fail(err, "the connection to %s ended: %s", c->url.text,
+    (void)conf_fail(err, "the connection to %s ended: %s", c->url.text,
         n == 0 ? "closed by the server" : strerror(errno));
     return -1;
 }
@@ -194,10 +181,10 @@ send_request(struct client *c, char *accept, struct conf_error *err)
     uint8_t nonce[16];
     char key[CRYPT_BASE64_ROOM(16)], head[1400];
     if (!crypt_random(nonce, sizeof nonce))
-        return fail(err, "no random bytes are to be had from this system");
+        return conf_fail(err, "no random bytes are to be had from this system");
     (void)crypt_base64(key, view_of(nonce, sizeof nonce));
     if (!expected_accept(key, accept))
-        return fail(err, "SHA-1 is forbidden here, and the WebSocket handshake needs it");
+        return conf_fail(err, "SHA-1 is forbidden here, and the WebSocket handshake needs it");
     bool v6 = strchr(c->url.host, ':') != NULL;
     int n = snprintf(head, sizeof head,
         "GET %s HTTP/1.1\r\nHost: %s%s%s%s%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -235,10 +222,10 @@ read_answer(struct client *c, const char *accept, struct mono deadline, struct c
     const uint8_t *end;
     while ((end = memmem(c->in, c->end, "\r\n\r\n", 4)) == NULL) {
         if (c->end >= HEAD_MAX)
-            return fail(err, "%s answers with something else than HTTP", c->url.text);
+            return conf_fail(err, "%s answers with something else than HTTP", c->url.text);
         int rc = receive(c, deadline, err);
         if (rc == 0)
-            return fail(err, "%s does not answer", c->url.text);
+            return conf_fail(err, "%s does not answer", c->url.text);
         if (rc < 0)
             return false;
     }
@@ -246,11 +233,11 @@ read_answer(struct client *c, const char *accept, struct mono deadline, struct c
     c->at = head.n + 2;
     if (!view_starts(head, VIEW("HTTP/1.1 101"))) {
         head.n = (size_t)((const uint8_t *)memchr(head.p, '\r', head.n) - head.p);
-        return fail(err, "%s refuses the upgrade with %s: is the path right?", c->url.text,
+        return conf_fail(err, "%s refuses the upgrade with %s: is the path right?", c->url.text,
             log_quote(head).s);
     }
     if (!view_eq(head_field(head, VIEW("Sec-WebSocket-Accept")), view_str(accept)))
-        return fail(
+        return conf_fail(
             err, "%s gives a wrong Sec-WebSocket-Accept: it is no WebSocket server", c->url.text);
     return true;
 }
@@ -269,7 +256,7 @@ client_open(
     struct mono deadline = mono_add_ms(mono_now(), timeout_ms);
     c->fd = u->is_unix ? connect_unix(u, timeout_ms) : connect_tcp(u, timeout_ms, &why);
     if (c->fd < 0)
-        return fail(err, "%s cannot be reached: %s; is ringcast run running there?", u->text,
+        return conf_fail(err, "%s cannot be reached: %s; is ringcast run running there?", u->text,
             why != NULL ? why : strerror(errno));
     if (send_request(c, accept, err) && read_answer(c, accept, deadline, err))
         return true;
@@ -285,7 +272,7 @@ send_frame(struct client *c, enum ws_opcode op, struct view payload, struct conf
 {
     uint8_t head[14], key[4];
     if (!crypt_random(key, sizeof key))
-        return fail(err, "no random bytes are to be had from this system");
+        return conf_fail(err, "no random bytes are to be had from this system");
     size_t n = ws_put_client_header(head, op, payload.n, key);
     struct buf out = buf_make(payload.n + n);
     buf_put(&out, head, n);
@@ -293,7 +280,7 @@ send_frame(struct client *c, enum ws_opcode op, struct view payload, struct conf
     bool ok = !out.failed;
     if (ok)
         ws_mask(out.p + n, payload.n, key, 0);
-    ok = ok ? send_all(c, out.p, out.n, err) : fail(err, "memory is out");
+    ok = ok ? send_all(c, out.p, out.n, err) : conf_fail(err, "memory is out");
     buf_free(&out);
     return ok;
 }
@@ -321,11 +308,12 @@ on_event(struct client *c, const struct ws_event *ev, bool *gone, struct conf_er
         store_be16(code, ev->code);
         *gone = true;
         if (send_frame(c, WS_CLOSE, view_of(code, ev->code == 1005 ? 0 : 2), err))
-            (void)fail(err, "%s closed the connection with %u %s", c->url.text, ev->code,
+            (void)conf_fail(err, "%s closed the connection with %u %s", c->url.text, ev->code,
                 ev->payload.n > 0 ? log_quote(ev->payload).s : "");
     }
     if (ev->kind == WS_EV_BAD)
-        *gone = !fail(err, "%s broke the WebSocket protocol (%s)", c->url.text, close_str(ev->bad));
+        *gone = !conf_fail(
+            err, "%s broke the WebSocket protocol (%s)", c->url.text, close_str(ev->bad));
     return false;
 }
 

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -14,18 +13,6 @@
 #include "common/metric.h"
 
 #include "common/banned.h"
-
-static bool fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
-
-static bool
-fail(struct conf_error *err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(err->text, sizeof err->text, fmt, ap);
-    va_end(ap);
-    return false;
-}
 
 static void
 path_in(const struct rundir *d, const char *name, char *out, size_t out_n)
@@ -39,16 +26,18 @@ check_private(const struct rundir *d, const char *place, struct conf_error *err)
 {
     struct stat st;
     if (stat(d->path, &st) != 0)
-        return fail(err, "run.dir (%s): %s cannot be used: %s", place, d->path, strerror(errno));
+        return conf_fail(
+            err, "run.dir (%s): %s cannot be used: %s", place, d->path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
-        return fail(err, "run.dir (%s): %s is no directory: choose another", place, d->path);
+        return conf_fail(err, "run.dir (%s): %s is no directory: choose another", place, d->path);
     if (st.st_uid != geteuid())
-        return fail(err,
+        return conf_fail(err,
             "run.dir (%s): %s belongs to user %u and we are user %u: choose a directory of our own",
             place, d->path, (unsigned)st.st_uid, (unsigned)geteuid());
     if ((st.st_mode & 022) != 0)
-        return fail(err, "run.dir (%s): others may write to %s: chmod 700 it, or choose another",
-            place, d->path);
+        return conf_fail(err,
+            "run.dir (%s): others may write to %s: chmod 700 it, or choose another", place,
+            d->path);
     return true;
 }
 
@@ -60,7 +49,7 @@ take_lock(struct rundir *d, const char *place, struct conf_error *err)
     path_in(d, "lock", path, sizeof path);
     d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (d->lock_fd < 0)
-        return fail(err, "run.dir (%s): %s cannot be made: %s", place, path, strerror(errno));
+        return conf_fail(err, "run.dir (%s): %s cannot be made: %s", place, path, strerror(errno));
     if (flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0) {
         int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
         if (ftruncate(d->lock_fd, 0) == 0 && n > 0)
@@ -71,7 +60,7 @@ take_lock(struct rundir *d, const char *place, struct conf_error *err)
     pid[n > 0 ? n : 0] = '\0';
     (void)close(d->lock_fd);
     d->lock_fd = -1;
-    return fail(err,
+    return conf_fail(err,
         "run.dir (%s): %s is used by another ringcast run (pid %ld): stop that, or give this one "
         "its own --run.dir",
         place, d->path, strtol(pid, NULL, 10));
@@ -105,7 +94,7 @@ rundir_open(struct rundir *d, const struct conf *c, struct conf_error *err)
     if (mkdir(d->path, 0700) == 0)
         d->made = true;
     else if (errno != EEXIST)
-        return fail(err,
+        return conf_fail(err,
             "run.dir (%s): %s cannot be made: %s; choose a place that this user may write to",
             place, d->path, strerror(errno));
     if (!check_private(d, place, err) || !take_lock(d, place, err))

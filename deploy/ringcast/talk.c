@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -42,18 +41,6 @@ struct talk {
     uint64_t wanted;     /* subscribe: messages still to print; UINT64_MAX: no end */
     bool printing;
 };
-
-static bool fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
-
-static bool
-fail(struct conf_error *err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(err->text, sizeof err->text, fmt, ap);
-    va_end(ap);
-    return false;
-}
 
 /* ---- reading packets ---- */
 
@@ -153,7 +140,7 @@ on_packet(struct talk *t, struct view v, uint64_t cid, struct view *data, struct
     if (p.error.n > 0 && !view_eq(p.error, VIEW("null"))) {
         struct view name = between_quotes(member(p.error, VIEW("name")));
         struct view said = between_quotes(member(p.error, VIEW("message")));
-        (void)fail(err, "%.*s: %.*s", (int)MIN(name.n, 100), (const char *)name.p,
+        (void)conf_fail(err, "%.*s: %.*s", (int)MIN(name.n, 100), (const char *)name.p,
             (int)MIN(said.n, 800), (const char *)said.p);
     }
     return true;
@@ -194,7 +181,7 @@ wait_for(struct talk *t, uint64_t cid, struct view *data, struct conf_error *err
         if (got == CLIENT_GONE)
             return false;
         if (got == CLIENT_TIMEOUT && (cid != 0 || mono_reached(mono_now(), silent_by)))
-            return fail(err, "%s has fallen silent", t->client.url.text);
+            return conf_fail(err, "%s has fallen silent", t->client.url.text);
         struct view message = buf_view(&t->client.message);
         if (got == CLIENT_MESSAGE && message.n == 0) { /* the protocol's ping: an empty message */
             if (!client_send_text(&t->client, VIEW_NONE, err))
@@ -220,7 +207,7 @@ request(struct talk *t, const char *event, struct view data, struct view *answer
     buf_put_view(&b, data);
     (void)snprintf(cid, sizeof cid, ",\"cid\":%" PRIu64 "}", id);
     buf_put_view(&b, view_str(cid));
-    bool ok = b.failed ? fail(err, "memory is out, or the data is too long")
+    bool ok = b.failed ? conf_fail(err, "memory is out, or the data is too long")
                        : client_send_text(&t->client, buf_view(&b), err);
     buf_free(&b);
     return ok && wait_for(t, id, answer, err);
@@ -275,7 +262,7 @@ find_server(const struct conf *c, const char *given, struct client_url *u, struc
     if (!client_parse_url(u, listen, c->sc_path, err))
         return false;
     if (strcmp(u->port, "0") == 0)
-        return fail(
+        return conf_fail(
             err, "the port of %s is not known: name the server with --url or --run.dir", listen);
     if (strcmp(u->host, "0.0.0.0") == 0 || strcmp(u->host, "::") == 0)
         (void)snprintf(u->host, sizeof u->host, "%s", u->host[0] == ':' ? "::1" : "127.0.0.1");
@@ -291,7 +278,8 @@ talk_open(struct talk *t, const struct conf *c, const char *url, struct conf_err
     t->client.fd = -1;
     t->silence_ms = SILENCE_MS;
     if (c->sc_path[0] == '\0' && url == NULL)
-        return fail(err, "sc.path is empty (%s), so nothing is served: name a server with --url",
+        return conf_fail(err,
+            "sc.path is empty (%s), so nothing is served: name a server with --url",
             conf_place(c, "sc.path"));
     if (!find_server(c, url, &u, err) || !client_open(&t->client, &u, ANSWER_MS, err) ||
         !request(t, "#handshake", VIEW("{\"authToken\":null}"), &data, err))
@@ -306,7 +294,7 @@ static bool
 put_channel(struct buf *b, const char *channel, struct conf_error *err)
 {
     if (!utf8_valid(view_str(channel)))
-        return fail(err, "the channel %s is not UTF-8", log_quote(view_str(channel)).s);
+        return conf_fail(err, "the channel %s is not UTF-8", log_quote(view_str(channel)).s);
     buf_put_lit(b, "{\"channel\":");
     json_put_string(b, view_str(channel));
     return true;
@@ -318,7 +306,7 @@ publish(struct talk *t, const char *channel, const char *text, struct conf_error
     struct buf b = buf_make(CLIENT_MESSAGE_MAX);
     struct view v = view_str(text), answer;
     bool deep = false;
-    bool ok = utf8_valid(v) || fail(err, "the data is not UTF-8");
+    bool ok = utf8_valid(v) || conf_fail(err, "the data is not UTF-8");
     ok = ok && put_channel(&b, channel, err);
     buf_put_lit(&b, ",\"data\":");
     if (json_valid(v, JSON_DEPTH_MAX, &deep))

@@ -1,0 +1,502 @@
+/* Settings: values, the file, the environment, flags' names, and the rules between them. Most of
+ * what is asked of an error is that it names the key, the place and what would be right. */
+#include "common/conf.c"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+/* The error holds every one of the words. */
+static void
+assert_says(const struct conf_error *err, const char *a, const char *b, const char *c)
+{
+    const char *const words[] = {a, b, c};
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (words[i] != NULL && strstr(err->text, words[i]) == NULL)
+            fail_msg("\"%s\" is not in: %s", words[i], err->text);
+}
+
+static bool
+load(struct conf *c, const char *text, struct conf_error *err)
+{
+    return load_text(c, view_str(text), "x.conf", err);
+}
+
+/* ---- the table ---- */
+
+static void
+what_is_printed_of_a_default_means_the_default(void **state)
+{
+    struct conf c, again;
+    struct conf_error err;
+    char value[4097], second[4097];
+    uint64_t v, w;
+    (void)state;
+    conf_defaults(&c);
+    conf_defaults(&again);
+    for (unsigned i = 0; conf_row_name(i) != NULL; i++) {
+        conf_row_value(&c, i, value, sizeof value);
+        assert_true(conf_set(&again, conf_row_name(i), value, "here", &err));
+        conf_row_value(&again, i, second, sizeof second);
+        assert_string_equal(value, second);
+        if (conf_row_number(&c, i, &v))
+            assert_true(conf_row_number(&again, i, &w) && v == w);
+        else
+            assert_string_equal(value, rows[i].dflt);
+        assert_true(strlen(conf_row_sentence(i)) > 10);
+    }
+    conf_free(&again);
+    assert_null(conf_row_name(ARRAY_LEN(rows)));
+    conf_free(&c);
+}
+
+static void
+every_row_is_a_flag_a_variable_and_a_file_entry(void **state)
+{
+    struct conf_error err;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct conf c;
+        char text[400], variable[200] = "RINGCAST_", flag[400];
+        char *env[] = {variable, NULL};
+        const char *dot = strchr(rows[i].name, '.');
+        conf_defaults(&c);
+        (void)snprintf(text, sizeof text, "[%.*s]\n%s = %s\n", (int)(dot - rows[i].name),
+            rows[i].name, dot + 1, rows[i].dflt);
+        assert_true(load(&c, text, &err));
+        assert_string_equal(conf_place(&c, rows[i].name), "x.conf:2");
+        size_t n = strlen(variable);
+        for (const char *p = rows[i].name; *p != '\0'; p++)
+            variable[n++] = (char)(*p == '.' ? '_' : toupper((unsigned char)*p));
+        (void)snprintf(variable + n, sizeof variable - n, "=%s", rows[i].dflt);
+        assert_true(conf_load_env(&c, env, &err));
+        assert_memory_equal(conf_place(&c, rows[i].name), variable, n);
+        (void)snprintf(flag, sizeof flag, "--%s=%s", rows[i].name, rows[i].dflt);
+        assert_true(set_flag(&c, flag, &err));
+        assert_memory_equal(conf_place(&c, rows[i].name), "flag --", 7);
+        conf_free(&c);
+    }
+}
+
+/* ---- values ---- */
+
+static void
+sizes_and_times_have_units(void **state)
+{
+    static const struct {
+        const char *name, *value;
+        uint64_t want;
+    } good[] = {
+        {"ws.max_message", "4096", 4096},
+        {"ws.max_message", "64KiB", 65536},
+        {"ws.max_message", "4MiB", 4194304},
+        {"ws.max_message", "1GiB", 1073741824},
+        {"ws.max_message", "5B", 5},
+        {"ws.max_message", "64 KiB", 65536},
+        {"sc.ping_interval", "250ms", 250},
+        {"sc.ping_interval", "8s", 8000},
+        {"sc.ping_interval", "5m", 300000},
+        {"sc.ping_interval", "1h", 3600000},
+        {"sc.ping_interval", "1d", 86400000},
+        {"run.drain_timeout", "0", 0},
+        {"log.rate", "0", 0},
+        {"lane.bytes", "00065536", 65536},
+    };
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        uint64_t v = 1;
+        assert_true(conf_set(&c, good[i].name, good[i].value, "here", &err));
+        memcpy(&v, field(&c, row_find(good[i].name)), sizeof v);
+        assert_int_equal(v, good[i].want);
+    }
+    conf_free(&c);
+}
+
+static void
+what_is_no_number_in_range_is_refused_with_the_range(void **state)
+{
+    static const struct {
+        const char *name, *value, *says;
+    } bad[] = {
+        {"worker.count", "", "from 1 to 256"},
+        {"worker.count", "two", "whole number"},
+        {"worker.count", "-1", "whole number"},
+        {"worker.count", "+1", "whole number"},
+        {"worker.count", "1.5", "whole number"},
+        {"worker.count", " 1", "whole number"},
+        {"worker.count", "0x10", "whole number"},
+        {"worker.count", "0", "1 to 256"},
+        {"worker.count", "257", "1 to 256"},
+        {"worker.count", "18446744073709551617", "1 to 256"},
+        {"ws.max_message", "1KB", "KiB"},
+        {"ws.max_message", "1kib", "KiB"},
+        {"ws.max_message", "KiB", "KiB"},
+        {"ws.max_message", "2GiB", "1GiB"},
+        {"ws.max_message", "18446744073709551615GiB", "1GiB"},
+        {"ws.max_message", "0", "1 to 1GiB"},
+        {"sc.ping_interval", "8", "unit"},
+        {"sc.ping_interval", "8 seconds", "unit"},
+        {"sc.ping_interval", "8sec", "unit"},
+        {"sc.ping_interval", "1ms", "50ms to 1d"},
+        {"http.playground", "maybe", "on or off"},
+        {"http.playground", "ON", "on or off"},
+        {"log.level", "loud", "error, warn, info or debug"},
+    };
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_false(conf_set(&c, bad[i].name, bad[i].value, "the place", &err));
+        assert_says(&err, bad[i].name, "the place", bad[i].says);
+    }
+    assert_int_equal(c.worker_count, 1);
+    assert_int_equal(c.ws_max_message, 1 << 20);
+    conf_free(&c);
+}
+
+static void
+words_for_on_and_off(void **state)
+{
+    static const char *const on[] = {"on", "true", "yes", "1"}, *const off[] = {
+                                                                    "off", "false", "no", "0"};
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    for (size_t i = 0; i < ARRAY_LEN(on); i++) {
+        assert_true(conf_set(&c, "http.playground", on[i], "here", &err) && c.http_playground);
+        assert_true(conf_set(&c, "http.playground", off[i], "here", &err) && !c.http_playground);
+    }
+    conf_free(&c);
+}
+
+static void
+lists_split_at_commas(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_true(conf_set(&c, "worker.cpus", " 1 , 2,3", "here", &err));
+    assert_int_equal(c.worker_cpus.n, 3);
+    assert_string_equal(c.worker_cpus.v[0], "1");
+    assert_string_equal(c.worker_cpus.v[1], "2");
+    assert_string_equal(c.worker_cpus.v[2], "3");
+    assert_true(conf_set(&c, "worker.cpus", "", "here", &err));
+    assert_int_equal(c.worker_cpus.n, 0);
+    assert_false(conf_set(&c, "worker.cpus", "1,,2", "here", &err));
+    assert_says(&err, "worker.cpus", "here", "empty entry");
+    assert_false(conf_set(&c, "worker.cpus", "1,", "here", &err));
+    assert_false(conf_set(&c, "worker.cpus", ",", "here", &err));
+    assert_false(conf_set(&c, "worker.listen", "", "here", &err));
+    assert_says(&err, "worker.listen", "at least 1", NULL);
+    assert_false(conf_set(&c, "worker.listen", "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q", "here", &err));
+    assert_says(&err, "worker.listen", "at most 16", NULL);
+    assert_int_equal(c.worker_listen.n, 1);
+    conf_free(&c);
+}
+
+static void
+texts_have_a_bound(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    char dir[92], huge[VALUE_MAX_BYTES + 2];
+    (void)state;
+    memset(dir, '/', sizeof dir - 1);
+    dir[91] = '\0';
+    memset(huge, '1', sizeof huge - 1);
+    huge[sizeof huge - 1] = '\0';
+    conf_defaults(&c);
+    assert_false(conf_set(&c, "run.dir", dir, "here", &err));
+    assert_says(&err, "run.dir", "0 to 90 bytes", NULL);
+    assert_true(conf_set(&c, "run.dir", dir + 1, "here", &err));
+    assert_false(conf_set(&c, "worker.count", huge, "here", &err));
+    assert_says(&err, "worker.count", "too long", NULL);
+    conf_free(&c);
+}
+
+/* ---- names ---- */
+
+static void
+unknown_names_get_the_nearest_known_one(void **state)
+{
+    static const struct {
+        const char *written, *meant;
+    } cases[] = {
+        {"worker.cuont", "worker.count"},
+        {"worker.port", NULL},
+        {"workers.count", "worker.count"},
+        {"sc.pinginterval", "sc.ping_interval"},
+        {"ping_interval", "sc.ping_interval"},
+        {"socket.ping_interval", "sc.ping_interval"},
+        {"log.levle", "log.level"},
+        {"zzzzzz.zzzzzzzzz", "--help"},
+        {"", "--help"},
+    };
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        assert_false(conf_set(&c, cases[i].written, "1", "the place", &err));
+        assert_says(&err, cases[i].written, "the place", cases[i].meant);
+    }
+    conf_free(&c);
+}
+
+/* ---- the file ---- */
+
+static void
+a_file_as_people_write_it(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_true(load(&c,
+        "\xEF\xBB\xBF# a comment that is longer than any line of the file may be, and goes on and "
+        "on "
+        "and on, since people paste whole paragraphs, and who would want to count the letters of a "
+        "comment; nobody, and so it may be as long as it wants to be, up to the size of the file.\n"
+        "\r\n"
+        "[worker]\r\n"
+        "count = 3   # three of them\r\n"
+        "   rings=2\n"
+        "listen = tcp://127.0.0.1:1\n"
+        "listen = tcp://[::1]:1, unix:/tmp/a#b\n"
+        "; another comment\n"
+        "[sc]\n"
+        "path =\n"
+        "ping_interval: 9s ; colon\n"
+        "[worker]\n"
+        "backlog = 7",
+        &err));
+    assert_int_equal(c.worker_count, 3);
+    assert_int_equal(c.worker_rings, 2);
+    assert_int_equal(c.worker_backlog, 7);
+    assert_int_equal(c.worker_listen.n, 3);
+    assert_string_equal(c.worker_listen.v[2], "unix:/tmp/a#b");
+    assert_string_equal(c.sc_path, "");
+    assert_int_equal(c.sc_ping_interval, 9000);
+    assert_string_equal(conf_place(&c, "worker.rings"), "x.conf:5");
+    assert_string_equal(conf_place(&c, "worker.backlog"), "x.conf:13");
+    assert_string_equal(conf_place(&c, "log.level"), "its default");
+    conf_free(&c);
+}
+
+static void
+mistakes_in_a_file_name_its_line(void **state)
+{
+    static const struct {
+        const char *text, *where, *says;
+    } cases[] = {
+        {"[worker]\ncuont = 3\n", "x.conf:2", "worker.count"},
+        {"[worker]\n\n\ncount = many\n", "x.conf:4", "worker.count"},
+        {"count = 3\n", "x.conf:1", "did you mean worker.count"},
+        {"[worker\ncount = 3\n", "x.conf:1", "[section]"},
+        {"[worker]\ncount\n", "x.conf:2", "key = value"},
+        {"[worker]\ncount = 1\ncount = 2\n", "x.conf:3", "line 2"},
+        {"[nowhere]\ncount = 1\n", "x.conf:2", "worker.count"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct conf c;
+        struct conf_error err;
+        conf_defaults(&c);
+        assert_false(load(&c, cases[i].text, &err));
+        assert_says(&err, cases[i].where, cases[i].says, NULL);
+        conf_free(&c);
+    }
+}
+
+static void
+lines_and_files_have_bounds(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    char text[400] = "[worker]\nlisten = ";
+    (void)state;
+    conf_defaults(&c);
+    memset(text + strlen(text), 'a', 300);
+    assert_false(load(&c, text, &err));
+    assert_says(&err, "x.conf:2", "longer than", NULL);
+    assert_false(load_text(&c, view_of("[log]\n\0", 7), "x.conf", &err));
+    assert_says(&err, "x.conf", "zero bytes", NULL);
+    assert_false(conf_load_file(&c, "/nowhere/ringcast.conf", &err));
+    assert_says(&err, "/nowhere/ringcast.conf", "No such file", NULL);
+    assert_false(conf_load_file(&c, "/", &err));
+    assert_says(&err, "/", "directory", NULL);
+    assert_false(conf_load_file(&c, "/dev/zero", &err));
+    assert_says(&err, "/dev/zero", "larger than", NULL);
+    assert_true(load(&c, "", &err));
+    conf_free(&c);
+}
+
+/* ---- the environment ---- */
+
+static void
+unknown_variables_are_errors_and_those_of_others_are_not(void **state)
+{
+    static const char *const fine[] = {"PATH=/bin", "RINGCAST_WORKER_COUNT=5",
+        "RINGCAST_LISTEN_FDS=3", "RINGCAST_READY_FD=7", "RINGCAST_PARENT_FD=8",
+        "RINGCAST_CONFIG=/x", "RINGCAST_TEST_X=1", "RINGCAST", "NOVALUE", NULL};
+    static const char *const unknown[] = {"RINGCAST_WORKER_CUONT=5", NULL};
+    static const char *const odd[] = {"RINGCAST_=5", NULL};
+    static const char *const bad[] = {"RINGCAST_WORKER_COUNT=lots", NULL};
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_true(conf_load_env(&c, (char **)(uintptr_t)fine, &err));
+    assert_int_equal(c.worker_count, 5);
+    assert_false(conf_load_env(&c, (char **)(uintptr_t)unknown, &err));
+    assert_says(&err, "RINGCAST_WORKER_CUONT", "RINGCAST_WORKER_COUNT", NULL);
+    assert_false(conf_load_env(&c, (char **)(uintptr_t)odd, &err));
+    assert_false(conf_load_env(&c, (char **)(uintptr_t)bad, &err));
+    assert_says(&err, "worker.count", "RINGCAST_WORKER_COUNT", "lots");
+    assert_true(conf_load_env(&c, NULL, &err));
+    conf_free(&c);
+}
+
+/* ---- rules ---- */
+
+struct setting {
+    const char *name, *value;
+};
+
+static bool
+check_with(const struct setting *s, size_t n, struct conf *c, struct conf_error *err)
+{
+    conf_defaults(c);
+    for (size_t i = 0; i < n; i++)
+        assert_true(conf_set(c, s[i].name, s[i].value, "there", err));
+    return conf_check(c, err);
+}
+
+static void
+rules_between_settings(void **state)
+{
+    static const struct {
+        struct setting s[3];
+        const char *says, *also;
+    } cases[] = {
+        {{{"sc.ping_interval", "30s"}}, "sc.ping_interval", "sc.ping_timeout"},
+        {{{"worker.recv_buffers", "500"}}, "worker.recv_buffers", "256 or 512"},
+        {{{"lane.bytes", "100000"}}, "lane.bytes", "64KiB or 128KiB"},
+        {{{"sc.unserved", "loud"}}, "sc.unserved", "silent or error"},
+        {{{"run.dir", "here"}}, "run.dir", "begins with /"},
+        {{{"worker.cpus", "0,one"}}, "worker.cpus", "\"one\""},
+        {{{"broker.cpus", "1024"}}, "broker.cpus", "1023"},
+        {{{"worker.listen", "tcp://:1,tcp://:1"}}, "worker.listen", "twice"},
+        {{{"worker.listen", "8000"}}, "worker.listen", "tcp://host:port"},
+        {{{"sc.path", "socketcluster"}}, "sc.path", "begins with /"},
+        {{{"sc.path", "/a b"}}, "sc.path", "space"},
+        {{{"echo.path", "/e?x"}}, "echo.path", "?"},
+        {{{"echo.path", "/socketcluster"}}, "echo.path", "same"},
+        {{{"sc.path", "/"}, {"http.playground", "on"}}, "http.playground", "sc.path"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct conf c;
+        struct conf_error err;
+        size_t n = 0;
+        while (n < 3 && cases[i].s[n].name != NULL)
+            n++;
+        if (check_with(cases[i].s, n, &c, &err))
+            fail_msg("%s = %s passed", cases[i].s[0].name, cases[i].s[0].value);
+        assert_says(&err, cases[i].says, cases[i].also, "there");
+        conf_free(&c);
+    }
+}
+
+static void
+what_is_automatic_is_filled(void **state)
+{
+    static const struct setting small[] = {
+        {"ws.max_message", "1KiB"}, {"http.header_bytes", "600"}, {"out.queue_bytes", "8KiB"}};
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    assert_true(check_with(NULL, 0, &c, &err));
+    assert_int_equal(c.run_dir[0], '/');
+    assert_in_range(c.worker_rings, 1, 64);
+    assert_in_range(c.conn_max, 1, CONN_MAX);
+    assert_in_range(c.conn_max_unshaken, 1, 10000);
+    assert_true(c.mem_buffers >= 1 << 20);
+    assert_int_equal(c.ws_max_frames_per_message, 0);
+    conf_free(&c);
+    /* one low limit is enough: those within it follow */
+    assert_true(check_with(small, ARRAY_LEN(small), &c, &err));
+    assert_int_equal(c.ws_max_message_unshaken, 1024);
+    assert_int_equal(c.http_request_line, 600);
+    assert_int_equal(c.out_queue_low, 8192);
+    conf_free(&c);
+}
+
+/* ---- SIGHUP ---- */
+
+static void
+write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void
+reload_changes_what_may_change_and_nothing_on_errors(void **state)
+{
+    char path[] = "/tmp/ringcast-test-XXXXXX";
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    start.file = path;
+    write_file(path, "[sc]\nping_interval = 1s\n[worker]\ncount = 2\n");
+    assert_true(load_all(&c, &err));
+    write_file(path, "[sc]\nping_interval = 2s\n[worker]\ncount = 3\n");
+    assert_true(conf_reload(&c, &err));
+    assert_int_equal(c.sc_ping_interval, 2000);
+    assert_int_equal(c.worker_count, 2);
+    write_file(path, "[sc]\nping_interval = 3s\npong = 1\n");
+    assert_false(conf_reload(&c, &err));
+    assert_says(&err, path, "sc.pong", NULL);
+    assert_int_equal(c.sc_ping_interval, 2000);
+    start.file = NULL;
+    (void)unlink(path);
+    conf_free(&c);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_printed_of_a_default_means_the_default),
+        cmocka_unit_test(every_row_is_a_flag_a_variable_and_a_file_entry),
+        cmocka_unit_test(sizes_and_times_have_units),
+        cmocka_unit_test(what_is_no_number_in_range_is_refused_with_the_range),
+        cmocka_unit_test(words_for_on_and_off),
+        cmocka_unit_test(lists_split_at_commas),
+        cmocka_unit_test(texts_have_a_bound),
+        cmocka_unit_test(unknown_names_get_the_nearest_known_one),
+        cmocka_unit_test(a_file_as_people_write_it),
+        cmocka_unit_test(mistakes_in_a_file_name_its_line),
+        cmocka_unit_test(lines_and_files_have_bounds),
+        cmocka_unit_test(unknown_variables_are_errors_and_those_of_others_are_not),
+        cmocka_unit_test(rules_between_settings),
+        cmocka_unit_test(what_is_automatic_is_filled),
+        cmocka_unit_test(reload_changes_what_may_change_and_nothing_on_errors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
