@@ -1,0 +1,118 @@
+/* The load generator: one thread, one io_uring ring, many client connections. Nothing here is
+ * global, so a process can run several. It talks to the kernel by liburing itself and not through
+ * common/ring.h: what measures a thing must not be built from it.
+ *
+ * Connections belong to groups. A group is one channel with its subscribers and at most one
+ * publisher: fan-out is one large group, pairs are many of two, an idle run has no publishers. */
+#ifndef BENCH_LOAD_H
+#define BENCH_LOAD_H
+
+#include <liburing.h>
+#include <netinet/in.h>
+
+#include "bench/frame.h"
+#include "bench/hist.h"
+#include "bench/seq.h"
+#include "common/base.h"
+
+enum load_state {
+    LOAD_UNBORN,
+    LOAD_CONNECTING,
+    LOAD_UPGRADING,   /* GET sent, response wanted */
+    LOAD_SHAKING,     /* #handshake sent */
+    LOAD_SUBSCRIBING, /* #subscribe sent */
+    LOAD_READY,
+    LOAD_LEAVING,     /* receive being cancelled, then closed */
+    LOAD_DEAD
+};
+
+/* Bytes on their way out: one buffer flies, the other is filled. */
+struct load_tx {
+    uint8_t *p[2];
+    uint32_t n[2], cap[2];
+    uint32_t off; /* sent of the flying one */
+    uint8_t fill; /* the one being filled */
+    bool flying, dirty;
+};
+
+struct load_conn {
+    int fd;
+    uint8_t state;
+    bool subscribes, publishes;
+    bool recv_armed;
+    uint32_t group;
+    uint32_t part_n, part_cap; /* the beginning of a frame whose rest has not come */
+    uint8_t *part;
+    struct load_tx *tx; /* NULL while a mere subscriber has nothing to send */
+    struct seqwin seq;
+    uint64_t born_ns;
+};
+
+struct load_group {
+    char channel[48];
+    uint32_t publisher; /* index of a connection, UINT32_MAX: none */
+    uint32_t subscribers;
+    struct frame_pair frame;
+    uint64_t published;
+    uint64_t completed; /* reached all subscribers (full speed only) */
+    uint32_t *left;     /* of message seq: left[seq & left_mask] subscribers have not got it */
+};
+
+struct load_conf {
+    struct sockaddr_in to;         /* subscribers connect here ... */
+    struct sockaddr_in to_publish; /* ... and publishers here (the same but for floors) */
+    const char *path;              /* of the request; NULL: raw TCP, no handshakes (floors) */
+    uint32_t payload;
+    uint32_t in_flight;   /* full speed: messages of a group on their way; 0: at a rate */
+    uint32_t concurrency; /* connections in the process of opening */
+    uint32_t buffers;     /* receive buffers, power of two */
+    uint32_t buffer_bytes;
+    bool spin; /* never sleep: lower latency figures, a whole core */
+};
+
+struct load_counts {
+    uint64_t published;
+    uint64_t delivered; /* first arrivals */
+    uint64_t twice, late, stale;
+    uint64_t foreign; /* frames that are none of ours */
+    uint64_t pings;
+    uint64_t opened;      /* became ready */
+    uint64_t disconnects; /* ended by the other side */
+    uint64_t refused;     /* could not connect or open */
+    uint64_t no_buffers;
+    uint64_t recvs, sends, turns;
+};
+
+struct load {
+    struct load_conf conf;
+    struct io_uring ring;
+    struct io_uring_buf_ring *br;
+    uint8_t *bufs;
+    struct load_conn *conns;
+    uint32_t n_conns, next_open, opening, ready;
+    struct load_group *groups;
+    uint32_t n_groups;
+    uint32_t left_mask;
+    uint32_t *dirty;
+    uint32_t n_dirty;
+    struct load_counts count;
+    uint64_t now; /* CLOCK_MONOTONIC ns when the current completion was taken */
+
+    bool publishing;      /* full speed: a completed message is followed by the next */
+    bool storm;           /* a connection that got ready is closed and opened again */
+    uint64_t win0, win1;  /* messages due in here are recorded in lat */
+    struct hist *lat;     /* due to arrival; storm: connect to subscribed */
+};
+
+void load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uint32_t groups);
+void load_free(struct load *l);
+/* Declares connection i; call for all before load_turn. */
+void load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool publishes);
+/* Publishes the group's next message, due at `due` ns. Sent at the end of the turn. */
+void load_publish(struct load *l, uint32_t group, uint64_t due);
+/* Sends what is queued, waits for completions until `until` at most, handles them. */
+void load_turn(struct load *l, uint64_t until);
+/* Messages that were published and have not reached all subscribers (counted once per subscriber). */
+uint64_t load_missing(const struct load *l);
+
+#endif

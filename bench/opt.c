@@ -1,0 +1,244 @@
+/* The command line of ringcast-bench. */
+#include "bench/opt.h"
+
+#include <arpa/inet.h>
+#include <getopt.h>
+#include <netdb.h>
+#include <stdlib.h>
+
+#include "common/bug.h"
+
+static const char usage_text[] =
+    "ringcast-bench SCENARIO [options]\n"
+    "\n"
+    "  fanout    one publisher, --clients subscribers on one channel\n"
+    "  pairs     --clients connections, every two share a channel: one publishes, one listens\n"
+    "  rtt       --clients connections that publish to themselves\n"
+    "  idle      memory of the server per idle connection with one subscription\n"
+    "  connect   connections opened, subscribed and dropped, as many as go\n"
+    "  floor     fanout sent by a bare program of our own (--kind) in place of a server\n"
+    "\n"
+    "  --url=ws://127.0.0.1:8000/socketcluster/   the server\n"
+    "  --clients=N        1000; idle 10000; pairs 400; rtt 1\n"
+    "  --rate=N           deliveries per second over all subscribers, by a timetable\n"
+    "  --full-speed       as fast as deliveries come back (the default without --rate)\n"
+    "  --in-flight=K      full speed: messages on their way per channel (16; rtt 1)\n"
+    "  --payload=BYTES    128: characters of the published string\n"
+    "  --channels=N       idle: spread the subscriptions over N channels (1; 0: one each)\n"
+    "  --warmup=S --duration=S --repeat=N         1, 5, 3: seconds before and of each measurement\n"
+    "  --settle=S         idle: seconds from the last subscription to the reading (2)\n"
+    "  --pid=P[,P...]     processes of the server; children are found (--pid-alone: not)\n"
+    "  --server-cpu=N     the server's core: its ksoftirqd is charged to the server\n"
+    "  --cpu=N            pin the load generator to this core\n"
+    "  --concurrency=N    connections being opened at a time (64)\n"
+    "  --spin             never sleep (better latency figures, a whole core)\n"
+    "  --buffers=N --buffer-bytes=N               receive buffers (2048 of 4096)\n"
+    "  --kind=single|batch16|batchN|send          floor: one io_uring send per frame; one per N\n"
+    "                     frames; plain send() per frame\n"
+    "  --json[=FILE]      results as JSON to stdout or FILE    --quiet   no progress\n";
+
+enum {
+    O_URL = 256, O_CLIENTS, O_RATE, O_FULL, O_IN_FLIGHT, O_PAYLOAD, O_CHANNELS, O_WARMUP,
+    O_DURATION, O_REPEAT, O_SETTLE, O_PID, O_PID_ALONE, O_SERVER_CPU, O_CPU, O_CONCURRENCY, O_SPIN,
+    O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP
+};
+
+static const struct option longs[] = {
+    {"url", required_argument, NULL, O_URL},
+    {"clients", required_argument, NULL, O_CLIENTS},
+    {"subscribers", required_argument, NULL, O_CLIENTS},
+    {"rate", required_argument, NULL, O_RATE},
+    {"full-speed", no_argument, NULL, O_FULL},
+    {"in-flight", required_argument, NULL, O_IN_FLIGHT},
+    {"payload", required_argument, NULL, O_PAYLOAD},
+    {"channels", required_argument, NULL, O_CHANNELS},
+    {"warmup", required_argument, NULL, O_WARMUP},
+    {"duration", required_argument, NULL, O_DURATION},
+    {"repeat", required_argument, NULL, O_REPEAT},
+    {"settle", required_argument, NULL, O_SETTLE},
+    {"pid", required_argument, NULL, O_PID},
+    {"pid-alone", no_argument, NULL, O_PID_ALONE},
+    {"server-cpu", required_argument, NULL, O_SERVER_CPU},
+    {"cpu", required_argument, NULL, O_CPU},
+    {"concurrency", required_argument, NULL, O_CONCURRENCY},
+    {"spin", no_argument, NULL, O_SPIN},
+    {"buffers", required_argument, NULL, O_BUFFERS},
+    {"buffer-bytes", required_argument, NULL, O_BUFFER_BYTES},
+    {"kind", required_argument, NULL, O_KIND},
+    {"json", optional_argument, NULL, O_JSON},
+    {"quiet", no_argument, NULL, O_QUIET},
+    {"help", no_argument, NULL, O_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+static uint32_t
+number(const char *text, const char *what, uint32_t min, uint32_t max)
+{
+    char *end;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (end == text || *end != 0 || v < min || v > max)
+        die("--%s=%s: a number from %u to %u is wanted", what, text, min, max);
+    return (uint32_t)v;
+}
+
+/* "5", "0.5", "500ms", "5s" in nanoseconds. */
+static uint64_t
+duration(const char *text, const char *what)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end != text && strcmp(end, "ms") == 0)
+        v /= 1000;
+    else if (end == text || (*end != 0 && strcmp(end, "s") != 0))
+        v = -1;
+    if (!(v >= 0 && v <= 86400))
+        die("--%s=%s: a time such as 5, 2.5s or 500ms is wanted", what, text);
+    return (uint64_t)(v * 1e9);
+}
+
+static void
+parse_url(struct opt *o, const char *url)
+{
+    char host[256] = "", port[8] = "80";
+    if (strncmp(url, "ws://", 5) != 0)
+        die("--url=%s: ws://host:port/path is wanted", url);
+    const char *path = strchr(url + 5, '/');
+    int fields = sscanf(url + 5, "%255[^:/]:%7[0-9]", host, port);
+    if (fields < 1)
+        die("--url=%s: ws://host:port/path is wanted", url);
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found;
+    int rc = getaddrinfo(host, port, &hints, &found);
+    if (rc != 0)
+        die("--url=%s: %s", url, gai_strerror(rc));
+    memcpy(&o->to, found->ai_addr, sizeof o->to);
+    freeaddrinfo(found);
+    o->path = path != NULL ? path : "/";
+}
+
+static void
+parse_pids(struct opt *o, char *list)
+{
+    for (char *save = NULL, *one = strtok_r(list, ",", &save); one != NULL;
+         one = strtok_r(NULL, ",", &save)) {
+        if (o->n_pids == ARRAY_LEN(o->pid))
+            die("--pid: at most %zu", ARRAY_LEN(o->pid));
+        o->pid[o->n_pids++] = (pid_t)number(one, "pid", 1, 1u << 30);
+    }
+}
+
+static void
+parse_kind(struct opt *o, const char *kind)
+{
+    o->floor_batch = 1;
+    if (strcmp(kind, "single") == 0) {
+        o->floor = FLOOR_SINGLE;
+    } else if (strcmp(kind, "send") == 0) {
+        o->floor = FLOOR_SEND;
+    } else if (strncmp(kind, "batch", 5) == 0) {
+        o->floor = FLOOR_BATCH;
+        o->floor_batch = number(kind + 5, "kind=batch", 1, 256);
+    } else {
+        die("--kind=%s: single, batchN or send is wanted", kind);
+    }
+}
+
+static void
+set_scenario(struct opt *o, const char *name)
+{
+    static const struct {
+        const char *name;
+        uint32_t clients, in_flight;
+    } rows[] = {
+        [SCEN_FANOUT] = {"fanout", 1000, 16},
+        [SCEN_PAIRS] = {"pairs", 400, 16},
+        [SCEN_RTT] = {"rtt", 1, 1},
+        [SCEN_IDLE] = {"idle", 10000, 1},
+        [SCEN_CONNECT] = {"connect", 64, 1},
+        [SCEN_FLOOR] = {"floor", 1000, 16},
+    };
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (strcmp(rows[i].name, name) != 0)
+            continue;
+        o->scenario = (enum scenario)i;
+        o->scenario_name = rows[i].name;
+        o->clients = rows[i].clients;
+        o->in_flight = rows[i].in_flight;
+        return;
+    }
+    die("\"%s\" is no scenario; see ringcast-bench --help", name);
+}
+
+static void
+parse_rate(struct opt *o, const char *text)
+{
+    char *end;
+    o->rate = strtod(text, &end);
+    if (end == text || *end != 0 || !(o->rate >= 0.001 && o->rate <= 1e9))
+        die("--rate=%s: deliveries per second are wanted", text);
+}
+
+static void
+take_load(struct opt *o, int id)
+{
+    switch (id) {
+    case O_URL: parse_url(o, optarg); break;
+    case O_CLIENTS: o->clients = number(optarg, "clients", 1, 1000000); break;
+    case O_RATE: parse_rate(o, optarg); break;
+    case O_FULL: o->rate = 0; break;
+    case O_IN_FLIGHT: o->in_flight = number(optarg, "in-flight", 1, 65536); break;
+    case O_PAYLOAD:
+        o->payload = number(optarg, "payload", FRAME_MIN_PAYLOAD, FRAME_MAX_PAYLOAD);
+        break;
+    case O_CHANNELS: o->channels = number(optarg, "channels", 0, 1000000); break;
+    case O_CONCURRENCY: o->concurrency = number(optarg, "concurrency", 1, 4096); break;
+    case O_BUFFERS: o->buffers = (uint32_t)pow2_ceil(number(optarg, "buffers", 16, 32768)); break;
+    case O_BUFFER_BYTES: o->buffer_bytes = number(optarg, "buffer-bytes", 256, 1 << 20); break;
+    case O_KIND: parse_kind(o, optarg); break;
+    default: die("see ringcast-bench --help");
+    }
+}
+
+static void
+take(struct opt *o, int id)
+{
+    switch (id) {
+    case O_WARMUP: o->warmup_ns = duration(optarg, "warmup"); break;
+    case O_DURATION: o->duration_ns = duration(optarg, "duration"); break;
+    case O_SETTLE: o->settle_ns = duration(optarg, "settle"); break;
+    case O_REPEAT: o->repeat = number(optarg, "repeat", 1, OPT_REPEAT_MAX); break;
+    case O_PID: parse_pids(o, optarg); break;
+    case O_PID_ALONE: o->pid_alone = true; break;
+    case O_SERVER_CPU: o->server_cpu = (int)number(optarg, "server-cpu", 0, 4095); break;
+    case O_CPU: o->cpu = (int)number(optarg, "cpu", 0, 4095); break;
+    case O_SPIN: o->spin = true; break;
+    case O_JSON: o->json = optarg != NULL ? optarg : "-"; break;
+    case O_QUIET: o->quiet = true; break;
+    case O_HELP:
+        fputs(usage_text, stdout);
+        exit(0);
+    default: take_load(o, id);
+    }
+}
+
+void
+opt_parse(struct opt *o, int argc, char **argv)
+{
+    *o = (struct opt){.payload = 128, .concurrency = 64, .warmup_ns = 1000000000,
+        .duration_ns = 5000000000, .settle_ns = 2000000000, .repeat = 3, .server_cpu = -1,
+        .cpu = -1, .buffers = 2048, .buffer_bytes = 4096, .floor_batch = 1, .channels = 1};
+    parse_url(o, "ws://127.0.0.1:8000/socketcluster/");
+    if (argc >= 2 && argv[1][0] != '-')
+        set_scenario(o, argv[1]);
+    for (int id; (id = getopt_long(argc, argv, "", longs, NULL)) != -1;)
+        take(o, id);
+    if (o->scenario_name == NULL)
+        die("which scenario? see ringcast-bench --help");
+    if (optind != argc - 1)
+        die("\"%s\" is one word too many", argv[argc - 1]);
+    if (o->scenario == SCEN_PAIRS && o->clients % 2 != 0)
+        die("--clients=%u: pairs want an even number", o->clients);
+    if (o->duration_ns == 0)
+        die("--duration=0 measures nothing");
+    if (o->scenario == SCEN_FLOOR && o->rate == 0 && o->in_flight < o->floor_batch)
+        die("--in-flight=%u: a floor of %u per send needs as many", o->in_flight, o->floor_batch);
+}

@@ -1,0 +1,45 @@
+/* What ringcast-bench was asked to do. */
+#ifndef BENCH_OPT_H
+#define BENCH_OPT_H
+
+#include <netinet/in.h>
+#include <stdio.h>
+
+#include "bench/load.h"
+#include "bench/proc.h"
+#include "common/base.h"
+
+enum scenario { SCEN_FANOUT, SCEN_PAIRS, SCEN_RTT, SCEN_IDLE, SCEN_CONNECT, SCEN_FLOOR };
+enum floor_kind { FLOOR_SINGLE, FLOOR_BATCH, FLOOR_SEND };
+
+#define OPT_REPEAT_MAX 101
+
+struct opt {
+    enum scenario scenario;
+    const char *scenario_name;
+    enum floor_kind floor;
+    uint32_t floor_batch; /* frames per send */
+    struct sockaddr_in to;
+    const char *path;
+    uint32_t clients;
+    uint32_t channels;  /* idle: connections are spread over so many */
+    double rate;        /* deliveries per second over all subscribers; 0: full speed */
+    uint32_t in_flight; /* full speed: messages on their way per channel */
+    uint32_t payload;
+    uint32_t concurrency;
+    uint64_t warmup_ns, duration_ns, settle_ns;
+    uint32_t repeat;
+    pid_t pid[64];
+    uint32_t n_pids;
+    bool pid_alone; /* do not look for children */
+    int server_cpu; /* the core the server is pinned to; -1: none */
+    int cpu;        /* the core the load is pinned to; -1: none */
+    bool spin, quiet;
+    uint32_t buffers, buffer_bytes;
+    const char *json; /* file, "-": stdout, NULL: none */
+};
+
+/* Ends the process in words if the command line makes no sense. */
+void opt_parse(struct opt *o, int argc, char **argv);
+
+#endif
