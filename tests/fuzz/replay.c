@@ -1,6 +1,6 @@
-/* Runs a fuzz target without libFuzzer: every file of the folders and files named on the command line,
- * and for each of them a number of mutations that is the same in every run. The corpus is thus a unit
- * test for any compiler, and a small fuzzer under its sanitizers.
+/* Runs a fuzz target without libFuzzer: every file of the folders and files named on the command
+ * line, and for each of them a number of mutations that is the same in every run. The corpus is
+ * thus a unit test for any compiler, and a small fuzzer under its sanitizers.
  *
  *     fuzz_http [--mutations=N] tests/fuzz/corpus/http */
 #include <dirent.h>
@@ -66,7 +66,7 @@ mutate(uint8_t *p, size_t n, uint64_t *seed)
         return n + piece;
     default:
         if (n)
-            p[at] = (uint8_t)"\0\r\n \xFF\x7F\x80\"{["[next(seed) % 10];
+            p[at] = (uint8_t) "\0\r\n \xFF\x7F\x80\"{["[next(seed) % 10];
         return n;
     }
 }
