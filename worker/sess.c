@@ -467,8 +467,12 @@ sess_on_attached(void *worker, unsigned broker)
     enum error_id why;
     for (uint32_t i = 0; i < w->chans.used; i++) {
         struct chan *ch = pool_at(&w->chans, i);
-        if (ch->head.next == POOL_LIVE && ch->broker == broker)
-            (void)link_subscribe(w->links, broker, i, ch->head.gen, chan_name(ch), NULL, &why);
+        if (ch->head.next != POOL_LIVE || ch->broker != broker)
+            continue;
+        if (link_subscribe(w->links, broker, i, ch->head.gen, chan_name(ch), NULL, &why) != LINK_OK) {
+            log_error("not-restored", "broker=%u channel=%u why=\"out of memory\"", broker, i);
+            return;
+        }
     }
 }
 

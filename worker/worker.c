@@ -406,6 +406,7 @@ worker_new(const struct worker_setup *s, struct conf_error *err)
     w->metrics = w->page.values;
     GAUGE(w, connections_max, w->conn_max);
     w->links = links_new(s->conf, &w->ring, s->worker_idx, s->ring_idx, w->metrics, &link_ops, w);
+    BUG_ON(w->links == NULL);
     wake_arm(w);
     listen_start(w);
     log_info("ring", "listeners=%u connections_max=%u %s", w->listener_count, w->conn_max, ring_describe(&w->ring));

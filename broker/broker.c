@@ -1,0 +1,356 @@
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "broker/chan.h"
+#include "broker/metrics.h"
+#include "broker/peer.h"
+
+#define SQ_ENTRIES 256
+#define CQ_ENTRIES 4096
+#define DRAIN_RECORDS 1024 /* of one peer in one turn */
+#define TURN_MAX_MS 250    /* heartbeats at least so often */
+#define GREETING_MS 5000
+#define STUCK_MS 10        /* longest wait for room in a lane that is full */
+
+enum signal_slot { SLOT_SIGNAL, SLOT_PARENT };
+
+/* -- completions -- */
+
+static void
+arm_accept(struct broker *b)
+{
+    struct io_uring_sqe *sqe = ring_sqe(&b->ring);
+    io_uring_prep_multishot_accept(sqe, b->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    ring_set_tag(sqe, OP_ACCEPT, 0, 0);
+    b->accepting = true;
+}
+
+void
+broker_on_accept(struct broker *b, struct ring_done d)
+{
+    if (!ring_more(d))
+        b->accepting = false;
+    if (d.res >= 0)
+        peer_new(b, d.res);
+}
+
+static void
+arm_bell(struct broker *b)
+{
+    struct io_uring_sqe *sqe = ring_sqe(&b->ring);
+    io_uring_prep_read(sqe, b->bell_fd, &b->bell_value, sizeof b->bell_value, 0);
+    ring_set_tag(sqe, OP_BELL, 0, 0);
+}
+
+void
+broker_on_bell(struct broker *b, struct ring_done d)
+{
+    (void)d;
+    arm_bell(b);
+}
+
+void
+broker_on_ignored(struct broker *b, struct ring_done d)
+{
+    (void)b;
+    (void)d;
+}
+
+static void
+arm_signal(struct broker *b, int fd, enum signal_slot slot)
+{
+    if (fd < 0)
+        return;
+    struct io_uring_sqe *sqe = ring_sqe(&b->ring);
+    io_uring_prep_poll_add(sqe, fd, POLLIN);
+    ring_set_tag(sqe, OP_SIGNAL, 0, slot);
+}
+
+void
+broker_on_signal(struct broker *b, struct ring_done d)
+{
+    if (d.slot == SLOT_PARENT) {
+        b->stopping = MAX(b->stopping, 1);
+    } else {
+        struct signalfd_siginfo si;
+        if (read(b->signal_fd, &si, sizeof si) == sizeof si &&
+            (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT))
+            b->stopping++;
+        arm_signal(b, b->signal_fd, SLOT_SIGNAL);
+    }
+    if (b->stopping)
+        b->stop_at = mono_add_ms(b->now, b->conf->run_drain_timeout);
+}
+
+void
+broker_watch(struct broker *b)
+{
+    arm_signal(b, b->signal_fd, SLOT_SIGNAL);
+    arm_signal(b, b->parent_fd, SLOT_PARENT);
+}
+
+#define ROUTE_PEER(fn)                                                                             \
+    {                                                                                              \
+        struct peer *p = pool_find(&b->peers, d.slot, d.gen);                                      \
+        if (p == NULL)                                                                             \
+            return;                                                                                \
+        if (!ring_more(d))                                                                         \
+            p->inflight--;                                                                         \
+        if (p->state == PEER_GONE)                                                                 \
+            peer_free(b, p);                                                                       \
+        else                                                                                       \
+            fn(b, p, d);                                                                           \
+        return;                                                                                    \
+    }
+#define ROUTE_BROKER(fn)                                                                           \
+    {                                                                                              \
+        fn(b, d);                                                                                  \
+        return;                                                                                    \
+    }
+
+static void
+dispatch(void *arg, struct ring_done d)
+{
+    struct broker *b = arg;
+    switch ((enum broker_op)d.op) {
+#define OP(name, sentence, owner, on_done)                                                         \
+    case OP_##name: ROUTE_##owner(on_done)
+#include "broker/ops.def"
+#undef OP
+    case OP_NONE:
+    case OP_COUNT: break;
+    }
+}
+
+/* -- the turn -- */
+
+static void
+each_peer(struct broker *b, void (*fn)(struct broker *, struct peer *))
+{
+    for (uint32_t i = 0; i < b->peers.used; i++) {
+        struct peer *p = peer_at(b, i);
+        if (p->head.next == POOL_LIVE)
+            fn(b, p);
+    }
+}
+
+static void
+drain_peer(struct broker *b, struct peer *p)
+{
+    if (p->state == PEER_UP && p->overflow.n > 0)
+        peer_catch_up(b, p);
+    if (p->state == PEER_UP && peer_drain(b, p, DRAIN_RECORDS))
+        b->busy = true;
+}
+
+/* Heartbeats both ways; who has shown none for broker.dead_after is given up, unless it was this
+ * process that stood still. */
+static void
+beat_peer(struct broker *b, struct peer *p)
+{
+    if (p->state == PEER_GREETING && mono_since_ms(b->now, p->since) > GREETING_MS) {
+        peer_drop(b, p, NULL);
+        return;
+    }
+    if (p->state != PEER_UP)
+        return;
+    atomic_store_explicit(&p->seg->broker_beat_ns, b->now.ns, memory_order_relaxed);
+    struct mono beat = {atomic_load_explicit(&p->seg->worker_beat_ns, memory_order_relaxed)};
+    bool grace = !mono_reached(b->now, b->grace_until);
+    if (!grace && mono_since_ms(b->now, p->since) > b->conf->broker_dead_after &&
+        mono_since_ms(b->now, beat) > b->conf->broker_dead_after)
+        peer_drop(b, p, "it shows no heartbeat");
+}
+
+static uint64_t lanes_used;
+
+static void
+add_used(struct broker *b, struct peer *p)
+{
+    (void)b;
+    if (p->state == PEER_UP)
+        lanes_used += lane_used(&p->out);
+}
+
+static void
+beat(struct broker *b)
+{
+    if (mono_since_ms(b->now, b->seen) > b->conf->broker_dead_after / 2)
+        b->grace_until = mono_add_ms(b->now, b->conf->broker_dead_after);
+    b->seen = b->now;
+    metric_beat(&b->page, b->now);
+    if (!mono_reached(b->now, b->beat_at))
+        return;
+    b->beat_at = mono_add_ms(b->now, TURN_MAX_MS - 50);
+    each_peer(b, beat_peer);
+    lanes_used = 0;
+    each_peer(b, add_used);
+    GAUGE(b, lane_used_bytes, lanes_used);
+    GAUGE(b, overflow_bytes, b->overflow_bytes);
+    GAUGE(b, log_lost_total, log_lost());
+    if (!b->accepting)
+        arm_accept(b);
+}
+
+static bool
+all_asleep(struct broker *b)
+{
+    for (uint32_t i = 0; i < b->peers.used; i++) {
+        struct peer *p = peer_at(b, i);
+        if (p->head.next != POOL_LIVE || p->state != PEER_UP)
+            continue;
+        if (p->stuck)
+            b->stuck = true; /* the ring it waits for will ring; look again soon all the same */
+        else if (!lane_sleep(&p->in))
+            return false;
+    }
+    return true;
+}
+
+static void
+awake_peer(struct broker *b, struct peer *p)
+{
+    (void)b;
+    if (p->state == PEER_UP)
+        lane_awake(&p->in);
+}
+
+void
+broker_turn(struct broker *b, uint32_t max_wait_ms)
+{
+    b->stuck = false;
+    bool sleep = !b->busy && all_asleep(b);
+    uint32_t ms = MIN(max_wait_ms, (uint32_t)(b->stuck ? STUCK_MS : TURN_MAX_MS));
+    ring_wait(&b->ring, sleep ? (uint64_t)ms * 1000000 : 0);
+    b->now = mono_now();
+    each_peer(b, awake_peer);
+    ring_reap(&b->ring, dispatch, b);
+    b->busy = false;
+    each_peer(b, drain_peer);
+    beat(b);
+    each_peer(b, peer_flush);
+    COUNT(b, turns_total);
+}
+
+void
+broker_run(struct broker *b)
+{
+    while (b->stopping == 0 ||
+        (b->stopping == 1 && b->metrics[BM_peers] > 0 && !mono_reached(b->now, b->stop_at)))
+        broker_turn(b, TURN_MAX_MS);
+}
+
+/* -- making one -- */
+
+static bool
+fail(struct conf_error *err, const char *what, const char *path, int e)
+{
+    snprintf(err->text, sizeof err->text, "%s %s: %s", what, path, strerror(e));
+    return false;
+}
+
+/* A socket file that nobody answers on was left by a crash; one that is answered belongs to a broker
+ * that runs. */
+static bool
+is_answered(const struct sockaddr_un *sun)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool answered = fd >= 0 && (connect(fd, (const struct sockaddr *)sun, sizeof *sun) == 0 || errno == EAGAIN);
+    if (fd >= 0)
+        close(fd);
+    return answered;
+}
+
+static bool
+open_listener(struct broker *b, struct conf_error *err)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    if (mkdir(b->conf->run_dir, 0700) < 0 && errno != EEXIST)
+        return fail(err, "run.dir: can't make", b->conf->run_dir, errno);
+    int n = snprintf(b->path, sizeof b->path, "%s/broker-%u.sock", b->conf->run_dir, b->index);
+    if (n < 0 || (size_t)n >= sizeof b->path)
+        return fail(err, "run.dir is too long:", b->conf->run_dir, ENAMETOOLONG);
+    memcpy(sun.sun_path, b->path, (size_t)n);
+    if (is_answered(&sun))
+        return fail(err, "another broker already answers on", b->path, EADDRINUSE);
+    unlink(b->path);
+    b->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    mode_t old = umask(0177);
+    bool ok = b->listen_fd >= 0 && bind(b->listen_fd, (struct sockaddr *)&sun, sizeof sun) == 0 &&
+        listen(b->listen_fd, 128) == 0;
+    int e = errno;
+    umask(old);
+    return ok || fail(err, "can't listen on", b->path, e);
+}
+
+static void
+pin(const struct broker *b)
+{
+    if (b->conf->broker_cpus.n == 0)
+        return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)strtoul(b->conf->broker_cpus.v[b->index % b->conf->broker_cpus.n], NULL, 10), &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0)
+        log_warn("not-pinned", "error=\"%s\"", strerror(errno));
+}
+
+bool
+broker_init(struct broker *b, const struct conf *conf, unsigned index, struct conf_error *err)
+{
+    *b = (struct broker){.conf = conf, .index = index, .listen_fd = -1, .signal_fd = -1, .parent_fd = -1};
+    b->now = b->seen = b->beat_at = mono_now();
+    b->bell_fd = eventfd(0, EFD_CLOEXEC);
+    if (getrandom(&b->seed, sizeof b->seed, 0) != sizeof b->seed || b->bell_fd < 0)
+        return fail(err, "can't begin:", "eventfd or getrandom", errno);
+    pin(b);
+    int rc = ring_init(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
+    if (rc < 0)
+        return fail(err, "", ring_setup_hint(rc), -rc);
+    if (!pool_init(&b->peers, sizeof(struct peer), PEERS_MAX) || !chans_init(b))
+        return fail(err, "can't begin:", "memory", ENOMEM);
+    if (!open_listener(b, err))
+        return false;
+    struct metric_row rows[BM_COUNT];
+    broker_metric_rows(rows);
+    b->page = metric_page_new(conf->run_dir, "broker", index, -1, rows, BM_COUNT);
+    b->metrics = b->page.values;
+    arm_accept(b);
+    arm_bell(b);
+    return true;
+}
+
+void
+broker_fini(struct broker *b)
+{
+    for (uint32_t i = 0; i < b->peers.used; i++) {
+        struct peer *p = peer_at(b, i);
+        if (p->head.next == POOL_LIVE) {
+            peer_drop(b, p, "the broker ends");
+            p->inflight = 0;
+            peer_free(b, p);
+        }
+    }
+    ring_fini(&b->ring);
+    chans_fini(b);
+    pool_fini(&b->peers);
+    close(b->bell_fd);
+    if (b->listen_fd >= 0)
+        close(b->listen_fd);
+    unlink(b->path);
+    metric_page_free(&b->page, true);
+}

@@ -1,0 +1,213 @@
+#include "broker/chan.h"
+
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "broker/metrics.h"
+#include "broker/peer.h"
+
+bool
+chans_init(struct broker *b)
+{
+    b->mask = 4095;
+    b->table = malloc((b->mask + 1) * sizeof *b->table);
+    if (b->table == NULL || !pool_init(&b->chans, sizeof(struct chan), (uint32_t)b->conf->broker_max_channels))
+        return false;
+    memset(b->table, 0xff, (b->mask + 1) * sizeof *b->table);
+    return true;
+}
+
+static struct chan *
+chan_at(struct broker *b, uint32_t slot)
+{
+    return pool_at(&b->chans, slot);
+}
+
+void
+chans_fini(struct broker *b)
+{
+    for (uint32_t i = 0; b->chans.mem != NULL && i < b->chans.used; i++) {
+        struct chan *ch = chan_at(b, i);
+        if (ch->head.next != POOL_LIVE)
+            continue;
+        if (ch->cap > 1)
+            free(ch->many);
+        free(ch->name);
+    }
+    pool_fini(&b->chans);
+    free(b->table);
+}
+
+static uint32_t
+name_hash(const struct broker *b, struct view name)
+{
+    return (uint32_t)XXH3_64bits_withSeed(name.p, name.n, b->seed);
+}
+
+static struct chan *
+find_hashed(struct broker *b, struct view name, uint32_t hash)
+{
+    for (uint32_t i = b->table[hash & b->mask]; i != POOL_NONE;) {
+        struct chan *ch = chan_at(b, i);
+        if (ch->hash == hash && view_eq(chan_name(ch), name))
+            return ch;
+        i = ch->bucket_next;
+    }
+    return NULL;
+}
+
+struct chan *
+chan_find(struct broker *b, struct view name)
+{
+    return find_hashed(b, name, name_hash(b, name));
+}
+
+/* Doubles the buckets once there are as many channels. If memory is out it only gets slower. */
+static void
+table_grow(struct broker *b)
+{
+    if (b->chans.live <= b->mask)
+        return;
+    uint32_t mask = b->mask * 2 + 1, *table = malloc(((size_t)mask + 1) * sizeof *table);
+    if (table == NULL)
+        return;
+    memset(table, 0xff, ((size_t)mask + 1) * sizeof *table);
+    for (uint32_t i = 0; i < b->chans.used; i++) {
+        struct chan *ch = chan_at(b, i);
+        if (ch->head.next != POOL_LIVE)
+            continue;
+        ch->bucket_next = table[ch->hash & mask];
+        table[ch->hash & mask] = i;
+    }
+    free(b->table);
+    b->table = table;
+    b->mask = mask;
+}
+
+struct chan *
+chan_want(struct broker *b, struct view name)
+{
+    uint32_t hash = name_hash(b, name);
+    struct chan *ch = find_hashed(b, name, hash);
+    if (ch != NULL)
+        return ch;
+    table_grow(b);
+    uint8_t *copy = malloc(name.n ? name.n : 1);
+    ch = copy != NULL ? pool_get(&b->chans) : NULL;
+    if (ch == NULL) {
+        free(copy);
+        return NULL;
+    }
+    if (name.n)
+        memcpy(copy, name.p, name.n);
+    ch->name = copy;
+    ch->name_n = (uint16_t)name.n;
+    ch->hash = hash;
+    ch->cap = 1;
+    ch->bucket_next = b->table[hash & b->mask];
+    b->table[hash & b->mask] = pool_slot(&b->chans, ch);
+    GAUGE(b, channels, b->chans.live);
+    return ch;
+}
+
+static void
+chan_free(struct broker *b, struct chan *ch)
+{
+    uint32_t slot = pool_slot(&b->chans, ch), *at = &b->table[ch->hash & b->mask];
+    while (*at != slot)
+        at = &chan_at(b, *at)->bucket_next;
+    *at = ch->bucket_next;
+    if (ch->cap > 1)
+        free(ch->many);
+    free(ch->name);
+    pool_put(&b->chans, ch);
+    GAUGE(b, channels, b->chans.live);
+}
+
+static bool
+interests_grow(struct chan *ch)
+{
+    uint16_t cap = (uint16_t)MIN(ch->cap * 2, PEERS_MAX);
+    struct interest *many = realloc(ch->cap > 1 ? ch->many : NULL, cap * sizeof *many);
+    if (many == NULL)
+        return false;
+    if (ch->cap == 1)
+        many[0] = ch->one;
+    ch->many = many;
+    ch->cap = cap;
+    return true;
+}
+
+bool
+chan_join(struct broker *b, struct chan *ch, struct interest i)
+{
+    struct interest *v = chan_interests(ch);
+    for (unsigned k = 0; k < ch->count; k++)
+        if (v[k].peer == i.peer) {
+            v[k] = i;
+            return true;
+        }
+    if (ch->count == ch->cap && !interests_grow(ch)) {
+        if (ch->count == 0)
+            chan_free(b, ch);
+        return false;
+    }
+    chan_interests(ch)[ch->count++] = i;
+    GAUGE(b, interests, b->metrics[BM_interests] + 1);
+    return true;
+}
+
+void
+chan_leave(struct broker *b, struct chan *ch, struct interest i)
+{
+    struct interest *v = chan_interests(ch);
+    for (unsigned k = 0; k < ch->count; k++) {
+        if (v[k].peer != i.peer || v[k].chan != i.chan || v[k].gen != i.gen)
+            continue;
+        v[k] = v[--ch->count];
+        GAUGE(b, interests, b->metrics[BM_interests] - 1);
+        break;
+    }
+    if (ch->count == 0)
+        chan_free(b, ch);
+}
+
+static void
+message_put(struct broker *b, struct interest i, uint64_t seq, bool has_data, struct view data)
+{
+    uint8_t *p = peer_put(b, peer_at(b, i.peer), IPC_MESSAGE, has_data ? IPC_HAS_DATA : 0, 0, (uint32_t)(16 + data.n));
+    if (p == NULL) {
+        COUNT(b, dropped_total);
+        return;
+    }
+    memcpy(p, &i.chan, 4);
+    memcpy(p + 4, &i.gen, 4);
+    memcpy(p + 8, &seq, 8);
+    if (data.n)
+        memcpy(p + 16, data.p, data.n);
+    COUNT(b, deliveries_total);
+}
+
+enum chan_rc
+chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, struct view data)
+{
+    struct chan *ch = chan_find(b, name);
+    if (ch != NULL) {
+        const struct interest *v = chan_interests(ch);
+        for (unsigned k = 0; k < ch->count; k++)
+            if (!peer_has_room(b, peer_at(b, v[k].peer), (uint32_t)(16 + data.n)))
+                return CHAN_BLOCKED;
+        ch->seq++;
+        for (unsigned k = 0; k < ch->count; k++) {
+            struct peer *p = peer_at(b, v[k].peer);
+            message_put(b, v[k], ch->seq, has_data, data);
+            if (UNLIKELY(peer_is_behind(b, p)))
+                peer_xoff(b, p, from, name);
+        }
+    } else {
+        COUNT(b, unheard_total);
+    }
+    COUNT(b, publishes_total);
+    COUNT_N(b, publish_bytes_total, data.n);
+    return CHAN_OK;
+}

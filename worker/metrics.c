@@ -1,0 +1,25 @@
+#include "worker/metrics.h"
+
+#define ROW(row_name, row_kind, row_unit, row_sentence)                                            \
+    rows[n++] = (struct metric_row){                                                               \
+        .name = (row_name), .unit = (row_unit), .sentence = (row_sentence), .kind = METRIC_##row_kind};
+
+void
+ring_metric_rows(struct metric_row rows[RM_COUNT])
+{
+    unsigned n = 0;
+#define METRIC_RING(name, kind, unit, sentence) ROW(#name, kind, unit, sentence)
+#define METRIC_BROKER(name, kind, unit, sentence)
+#define METRIC(scope, name, kind, unit, sentence) METRIC_##scope(name, kind, unit, sentence)
+#include "common/tbl/metrics.def"
+#undef METRIC
+#undef METRIC_RING
+#undef METRIC_BROKER
+    static char names[CLOSE_COUNT][48];
+    for (unsigned i = 0; i < CLOSE_COUNT; i++) {
+        memcpy(names[i], "close_", 6);
+        const char *name = close_str((enum close_reason)i);
+        memcpy(names[i] + 6, name, MIN(strlen(name), sizeof names[i] - 7));
+        ROW(names[i], COUNTER, "connections", close_sentence((enum close_reason)i))
+    }
+}

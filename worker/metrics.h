@@ -1,0 +1,22 @@
+/* Rows of a ring thread's counter page, from common/tbl/metrics.def. */
+#ifndef WORKER_METRICS_H
+#define WORKER_METRICS_H
+
+#include "common/metric.h"
+#include "proto/dialect.h"
+
+enum ring_metric {
+#define METRIC_RING(name) RM_##name,
+#define METRIC_BROKER(name)
+#define METRIC(scope, name, kind, unit, sentence) METRIC_##scope(name)
+#include "common/tbl/metrics.def"
+#undef METRIC
+#undef METRIC_RING
+#undef METRIC_BROKER
+    RM_CLOSE_BASE, /* one row for each reason of close.def, in its order */
+    RM_COUNT = RM_CLOSE_BASE + CLOSE_COUNT
+};
+
+void ring_metric_rows(struct metric_row rows[RM_COUNT]);
+
+#endif
