@@ -32,7 +32,12 @@
 #define SAY_WAITING_MS 10000
 
 /* Rows of our own page; the settings follow. */
-enum { M_WANTED, M_READY, M_RESTARTS, M_FIRST_SETTING };
+enum run_metric {
+#define RUN_METRIC(name, kind, unit, sentence) M_##name,
+#include "deploy/ringcast/run.def"
+#undef RUN_METRIC
+    M_FIRST_SETTING
+};
 
 enum phase { RUNNING, STOPPING_WORKERS, STOPPING_BROKERS, GONE };
 
@@ -136,9 +141,10 @@ static void
 make_page(struct run *r)
 {
     struct metric_row rows[M_FIRST_SETTING + SETTINGS_MAX] = {
-        [M_WANTED] = {"processes", "processes", "", METRIC_GAUGE},
-        [M_READY] = {"processes_ready", "processes", "", METRIC_GAUGE},
-        [M_RESTARTS] = {"restarts_total", "times", "", METRIC_COUNTER},
+#define RUN_METRIC(name, kind, unit, sentence)                                                     \
+    [M_##name] = {#name, (unit), (sentence), METRIC_##kind},
+#include "deploy/ringcast/run.def"
+#undef RUN_METRIC
     };
     uint64_t v[SETTINGS_MAX];
     uint32_t n = 0;
@@ -155,7 +161,7 @@ make_page(struct run *r)
     r->page = metric_page_new(r->c->run_dir, "run", 0, -1, rows, M_FIRST_SETTING + n);
     for (uint32_t i = 0; i < n; i++)
         metric_set(r->page.values, M_FIRST_SETTING + i, v[i]);
-    metric_set(r->page.values, M_WANTED, r->child_count);
+    metric_set(r->page.values, M_processes, r->child_count);
 }
 
 static bool
@@ -308,7 +314,7 @@ judge_readiness(struct run *r)
 {
     unsigned ready = count_children(r, true, true) + count_children(r, false, true);
     bool degraded = ready < r->child_count;
-    metric_set(r->page.values, M_READY, ready);
+    metric_set(r->page.values, M_processes_ready, ready);
     if (r->phase != RUNNING)
         return;
     if (!degraded && !r->was_ready) {
@@ -405,7 +411,7 @@ on_child_death(struct run *r, struct child *ch, int status)
     log_error("child-died",
         "name=%s pid=%d how=\"%s\" lived_ms=%" PRIu64 " deaths=%u restart_ms=%" PRIu64, ch->name,
         (int)pid, how, lived, ch->failures, pause);
-    metric_add(r->page.values, M_RESTARTS, 1);
+    metric_add(r->page.values, M_restarts_total, 1);
     judge_first_start(r, ch, how);
 }
 

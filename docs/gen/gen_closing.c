@@ -7,8 +7,7 @@ struct row {
 };
 
 static const struct row rows[] = {
-#define CLOSE(name_, code_, kind_, retry_, sentence_)                                              \
-    {#name_, #kind_, #retry_, sentence_, code_},
+#define CLOSE(name_, code_, kind_, retry_, sentence_) {#name_, #kind_, #retry_, sentence_, code_},
 #include "proto/tbl/close.def"
 #undef CLOSE
 };
@@ -35,11 +34,12 @@ int
 main(void)
 {
     gen_head("Why connections end", "proto/tbl/close.def");
-    printf(
-        "Each reason has a counter `close_NAME` (`ringcast status`), and a code in the Close frame unless it\n"
-        "says none (TCP just ends, or an HTTP answer says it). The last column is what an unmodified\n"
-        "SocketCluster client does then: connect again at once, with back-off, or never.\n\n"
-        "| Reason | Code | Kind | | Retry |\n|---|---|---|---|---|\n");
+    printf("Each reason has a counter `close_NAME` (`ringcast status`), and a code in the Close "
+           "frame unless it\n"
+           "says none (TCP just ends, or an HTTP answer says it). The last column is what an "
+           "unmodified\n"
+           "SocketCluster client does then: connect again at once, with back-off, or never.\n\n"
+           "| Reason | Code | Kind | | Retry |\n|---|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const struct row *r = &rows[i];
         printf("| `");

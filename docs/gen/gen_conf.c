@@ -16,10 +16,11 @@ int
 main(void)
 {
     const char *section = "";
-    gen_wrapped("# ",
-        "Settings of Ringcast. Generated from common/tbl/config.def: every setting stands here with "
-        "its default. Take away the # in front of a key to change it. ringcast check-config --config "
-        "FILE says whether all is right; ringcast run --config FILE uses it.");
+    gen_wrapped("# ", "Settings of Ringcast. Generated from common/tbl/config.def: every setting "
+                      "stands here with "
+                      "its default. Take away the # in front of a key to change it. ringcast "
+                      "check-config --config "
+                      "FILE says whether all is right; ringcast run --config FILE uses it.");
     printf("#\n");
     gen_wrapped("# ",
         "Sizes are written 4096, 64KiB, 4MiB, 1GiB; times 250ms, 8s, 5m, 1h; lists with commas, or "

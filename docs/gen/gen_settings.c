@@ -25,13 +25,13 @@ struct unit {
 static void
 print_bound(const char *type, uint64_t v)
 {
-    static const struct unit sizes[] = {
-        {"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"", 1}};
+    static const struct unit sizes[] = {{"TiB", 1ull << 40}, {"GiB", 1ull << 30},
+        {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"", 1}};
     static const struct unit times[] = {
         {"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
-    const struct unit *u = strcmp(type, "SIZE") == 0 ? sizes
-        : strcmp(type, "DURATION") == 0              ? times
-                                                     : sizes + 4;
+    const struct unit *u = strcmp(type, "SIZE") == 0       ? sizes
+                           : strcmp(type, "DURATION") == 0 ? times
+                                                           : sizes + 4;
     while (v != 0 && v % u->n != 0)
         u++;
     printf("%" PRIu64 "%s", v == 0 ? 0 : v / u->n, v == 0 ? "" : u->name);
@@ -65,12 +65,17 @@ main(void)
     const char *section = "";
     gen_head("Settings", "common/tbl/config.def");
     printf(
-        "Each setting is a line of the settings file (`--config FILE`: `[section]`, then `key = value`),\n"
-        "a variable (`RINGCAST_SECTION_KEY`) and a flag (`--section.key=value`). Flags win over variables,\n"
-        "variables over the file, the file over the defaults. In the file `#` and `;` begin comments, and a\n"
-        "list may be spread over several lines, each with its key. `RINGCAST_CONFIG` names the file when\n"
+        "Each setting is a line of the settings file (`--config FILE`: `[section]`, then `key = "
+        "value`),\n"
+        "a variable (`RINGCAST_SECTION_KEY`) and a flag (`--section.key=value`). Flags win over "
+        "variables,\n"
+        "variables over the file, the file over the defaults. In the file `#` and `;` begin "
+        "comments, and a\n"
+        "list may be spread over several lines, each with its key. `RINGCAST_CONFIG` names the "
+        "file when\n"
         "`--config` doesn't. What is unknown or out of range is an error that names the place.\n\n"
-        "Sizes: `4096`, `64KiB`, `4MiB`, `1GiB`. Times: `250ms`, `8s`, `5m`, `1h`, `1d`. Reload: whether SIGHUP\n"
+        "Sizes: `4096`, `64KiB`, `4MiB`, `1GiB`. Times: `250ms`, `8s`, `5m`, `1h`, `1d`. Reload: "
+        "whether SIGHUP\n"
         "changes it in running processes; the others need a restart.\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const struct row *r = &rows[i];
