@@ -1,0 +1,185 @@
+/* What the load generator's verdicts rest on: the timetable, the check for lost, doubled and
+ * reordered messages, and the bytes it sends and recognises. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "bench/frame.c"
+#include "bench/sched.h"
+#include "bench/seq.h"
+
+static void
+timetable_does_not_drift(void **state)
+{
+    (void)state;
+    struct sched s = sched_make(1000, 100);
+    assert_int_equal(sched_at(&s, 0), 1000);
+    assert_int_equal(sched_at(&s, 1), 10001000);
+    assert_int_equal(sched_at(&s, 360000), 1000 + 3600ull * 1000000000);
+    s = sched_make(0, 3); /* a third of a second has no exact nanoseconds */
+    for (uint64_t i = 0; i < 3000000; i += 3)
+        assert_int_equal(sched_at(&s, i), i / 3 * 1000000000);
+    s = sched_make(7, 2500000.0);
+    assert_int_equal(sched_at(&s, 2500000ull * 86400), 7 + 86400ull * 1000000000);
+}
+
+static void
+late_turns_catch_up_with_their_due_times(void **state)
+{
+    (void)state;
+    struct sched s = sched_make(0, 1000);
+    uint64_t due = 99, n = 0;
+    assert_true(sched_take(&s, 0, &due));
+    assert_int_equal(due, 0);
+    assert_false(sched_take(&s, 999999, &due));
+    /* The generator was away for half a second: 500 messages, each with the time it was due. */
+    while (sched_take(&s, 500000000, &due))
+        assert_int_equal(due, ++n * 1000000);
+    assert_int_equal(n, 500);
+}
+
+static void
+sequence_in_order(void **state)
+{
+    (void)state;
+    struct seqwin w = {0};
+    for (uint64_t i = 0; i < 1000; i++)
+        assert_int_equal(seq_put(&w, i), SEQ_NEXT);
+    assert_int_equal(w.got, 1000);
+}
+
+static void
+sequence_tells_loss_doubles_and_order_apart(void **state)
+{
+    (void)state;
+    struct seqwin w = {0};
+    assert_int_equal(seq_put(&w, 0), SEQ_NEXT);
+    assert_int_equal(seq_put(&w, 3), SEQ_GAP);
+    assert_int_equal(seq_put(&w, 3), SEQ_TWICE);
+    assert_int_equal(seq_put(&w, 0), SEQ_TWICE);
+    assert_int_equal(seq_put(&w, 1), SEQ_LATE);
+    assert_int_equal(seq_put(&w, 1), SEQ_TWICE);
+    assert_int_equal(seq_put(&w, 4), SEQ_NEXT);
+    assert_int_equal(w.got, 4); /* 0 1 3 4: 2 is lost */
+    assert_int_equal(seq_put(&w, 104), SEQ_GAP);
+    assert_int_equal(seq_put(&w, 41), SEQ_LATE);
+    assert_int_equal(seq_put(&w, 40), SEQ_STALE);
+    assert_int_equal(seq_put(&w, 104), SEQ_TWICE);
+    assert_int_equal(w.got, 6);
+}
+
+/* Unmasks a client's frame into `text`, checks its header, returns the payload's length. */
+static size_t
+unmask(const uint8_t *p, size_t n, char *text)
+{
+    assert_int_equal(p[0], 0x81);
+    assert_true(p[1] & 0x80);
+    size_t len = p[1] & 127, at = 2;
+    if (len == 126) {
+        len = load_be16(p + 2);
+        at = 4;
+    }
+    assert_int_equal(at + 4 + len, n);
+    assert_int_not_equal(p[at] | p[at + 1] | p[at + 2] | p[at + 3], 0);
+    for (size_t i = 0; i < len; i++)
+        text[i] = (char)(p[at + 4 + i] ^ p[at + (i & 3)]);
+    text[len] = 0;
+    return len;
+}
+
+static void
+check_publish(uint32_t payload)
+{
+    static uint8_t out[70000], in[70000];
+    static char text[70000], want[70000];
+    struct frame_pair f;
+    uint64_t seq = 0x123456789abcdef0ull, ns = 0xfedcba9876543210ull, seq2, ns2;
+    frame_pair_make(&f, "bench-7", payload, false);
+    frame_publish(&f, out, seq, ns);
+    size_t len = unmask(out, f.out_n, text);
+    snprintf(want, sizeof want,
+        "{\"event\":\"#publish\",\"data\":{\"channel\":\"bench-7\",\"data\":\"123456789abcdef0-"
+        "fedcba9876543210-");
+    assert_memory_equal(text, want, strlen(want));
+    assert_string_equal(text + len - 3, "\"}}");
+    const char *data = strstr(text, "\"data\":\"") + 8;
+    assert_int_equal(strlen(data) - 3, payload);
+    /* What a server makes of it is what counts as a delivery. */
+    size_t head = len < 126 ? 2 : 4;
+    in[0] = 0x81;
+    in[1] = len < 126 ? (uint8_t)len : 126;
+    if (head == 4)
+        store_be16(in + 2, (uint16_t)len);
+    memcpy(in + head, text, len);
+    assert_int_equal(f.in_n, head + len);
+    assert_true(frame_is_delivery(&f, in, &seq2, &ns2));
+    assert_true(seq2 == seq && ns2 == ns);
+    in[f.in_n - 1] ^= 1;
+    assert_false(frame_is_delivery(&f, in, &seq2, &ns2));
+    frame_pair_free(&f);
+}
+
+static void
+publish_and_delivery_have_the_same_text(void **state)
+{
+    (void)state;
+    for (uint32_t payload = FRAME_MIN_PAYLOAD; payload < 300; payload++)
+        check_publish(payload);
+    check_publish(4096);
+    check_publish(FRAME_MAX_PAYLOAD);
+}
+
+static void
+hex_goes_there_and_back(void **state)
+{
+    (void)state;
+    uint8_t text[16];
+    uint64_t v = 1;
+    for (int i = 0; i < 10000; i++, v = v * 6364136223846793005ull + 1442695040888963407ull) {
+        frame_hex(text, v);
+        assert_true(frame_unhex(text) == v);
+    }
+    frame_hex(text, 0x00c0ffee12345678);
+    assert_memory_equal(text, "00c0ffee12345678", 16);
+}
+
+static void
+headers_of_all_lengths(void **state)
+{
+    (void)state;
+    static const uint8_t small[] = {0x81, 125}, mid[] = {0x81, 126, 1, 2},
+                         large[] = {0x82, 127, 0, 0, 0, 0, 0, 1, 0, 2}, masked[] = {0x81, 0x80};
+    uint64_t n = 0;
+    uint8_t op = 0;
+    assert_int_equal(frame_head(small, 1, &n, &op), 0);
+    assert_int_equal(frame_head(small, 2, &n, &op), 2);
+    assert_int_equal(n, 125);
+    assert_int_equal(frame_head(mid, 3, &n, &op), 0);
+    assert_int_equal(frame_head(mid, 4, &n, &op), 4);
+    assert_int_equal(n, 258);
+    assert_int_equal(frame_head(large, 9, &n, &op), 0);
+    assert_int_equal(frame_head(large, 10, &n, &op), 10);
+    assert_int_equal(n, 65538);
+    assert_int_equal(op, 2);
+    assert_int_equal(frame_head(masked, 2, &n, &op), -1);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(timetable_does_not_drift),
+        cmocka_unit_test(late_turns_catch_up_with_their_due_times),
+        cmocka_unit_test(sequence_in_order),
+        cmocka_unit_test(sequence_tells_loss_doubles_and_order_apart),
+        cmocka_unit_test(publish_and_delivery_have_the_same_text),
+        cmocka_unit_test(hex_goes_there_and_back),
+        cmocka_unit_test(headers_of_all_lengths),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
