@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "proto/json.h"
-#include "unit/naive_json.h"
+#include "tests/unit/naive_json.h"
 
 #define DEPTH 64
 #define NAIVE_MAX 20000 /* bytes; the second implementation recurses */

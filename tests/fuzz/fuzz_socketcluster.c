@@ -5,7 +5,7 @@
 #include "proto/dialect.h"
 #include "proto/json.h"
 #include "proto/ws.h"
-#include "unit/naive_json.h"
+#include "tests/unit/naive_json.h"
 
 #define NAIVE_MAX 20000 /* bytes; the second implementation recurses */
 

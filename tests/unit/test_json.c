@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "proto/json.h"
-#include "unit/naive_json.h"
+#include "tests/unit/naive_json.h"
 
 /* Judges a copy that ends where its memory ends, so that sanitizers see a read past it. */
 static bool

@@ -3,4 +3,4 @@
 #define JSON_PORTABLE
 #include "proto/json.c"
 
-#include "unit/test_json.c"
+#include "tests/unit/test_json.c"

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "proto/dialect.h"
-#include "unit/naive_json.h"
+#include "tests/unit/naive_json.h"
 
 static const struct dialect_limits usual = {128, 8192, 1024, 256};
 static struct decoding d;
