@@ -441,6 +441,7 @@ handle(struct broker *b, struct peer *p, const struct lane_record *r, const uint
     case IPC_SUBSCRIBE: return on_subscribe(b, p, r, payload);
     case IPC_UNSUBSCRIBE: return on_unsubscribe(b, p, r, payload);
     case IPC_PUBLISH: return on_publish(b, p, r, payload);
+    case IPC_SYNC: answer(b, p, r, ERR_NONE); return HANDLED;
     default: return NONSENSE;
     }
 }

@@ -37,7 +37,7 @@ class_init(void)
     class_add("0123456789abcdefABCDEF", C_HEX);
     class_add("!#$%&'*+-.^_`|~", C_TOKEN);
     class_add("-._~!$&'()*+,;=:@/?%[]{}|\\^`", C_TARGET);
-    class_add("-._~!$&'()*+,;=%", C_HOST);
+    class_add("-._~!$&'()*+;=%", C_HOST);
     for (int c = 0; c < 0x20; c++)
         class_of[c] |= C_STOP;
     class_of['\t'] = 0;

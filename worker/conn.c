@@ -61,22 +61,29 @@ queue_remove(struct worker *w, struct slot_queue *q, struct conn *c)
         conn_at(w, c->next)->prev = c->prev;
 }
 
+void
+conn_leave_unshaken(struct worker *w, struct conn *c)
+{
+    if (!(c->flags & CF_UNSHAKEN))
+        return;
+    queue_remove(w, &w->unshaken, c);
+    c->flags &= (uint16_t)~CF_UNSHAKEN;
+    GAUGE(w, connections_unshaken, w->metrics[RM_connections_unshaken] - 1);
+}
+
 static void
 leave_queues(struct worker *w, struct conn *c)
 {
-    if (c->flags & CF_UNSHAKEN) {
-        queue_remove(w, &w->unshaken, c);
-        GAUGE(w, connections_unshaken, w->metrics[RM_connections_unshaken] - 1);
-    }
+    conn_leave_unshaken(w, c);
     if (c->flags & CF_WAITING)
         queue_remove(w, &w->waiting[c->wait_broker], c);
-    c->flags &= (uint16_t) ~(CF_UNSHAKEN | CF_WAITING);
+    c->flags &= (uint16_t)~CF_WAITING;
 }
 
 void
 conn_shaken(struct worker *w, struct conn *c)
 {
-    leave_queues(w, c);
+    conn_leave_unshaken(w, c);
     GAUGE(w, connections_open, w->metrics[RM_connections_open] + 1);
 }
 
@@ -173,7 +180,7 @@ recv_cancel(struct worker *w, struct conn *c)
 void
 conn_pause(struct worker *w, struct conn *c, enum conn_pause why)
 {
-    if (c->pause == 0)
+    if (c->pause == 0 && why != PAUSE_TURN)
         COUNT(w, reads_paused_total);
     c->pause |= (uint8_t)why;
     if (why != PAUSE_TURN)
@@ -262,6 +269,9 @@ conn_continue(struct worker *w, struct conn *c)
         conn_forget(w, &c->in->held);
         c->in->held_at = 0;
         conn_in_done(w, c);
+    } else if (c->in != NULL && c->in->held_at > c->in->held.n / 2) {
+        buf_eat(&c->in->held, c->in->held_at);
+        c->in->held_at = 0;
     }
     if (!c->pause) {
         if (c->flags & CF_EOF)
@@ -286,13 +296,21 @@ conn_try_free(struct worker *w, struct conn *c)
     c->inflight = UINT16_MAX; /* freed once */
 }
 
+/* Something that came earlier has not been worked on yet, so what comes now goes behind it. */
+static bool
+is_held_up(const struct conn *c)
+{
+    return c->pause || c->flags & CF_READY ||
+        (c->in != NULL && (c->in->stalled || c->in->held.n > c->in->held_at));
+}
+
 static void
 conn_on_eof(struct worker *w, struct conn *c)
 {
     c->flags |= CF_EOF;
     if (c->state == CONN_LINGER || (c->state == CONN_CLOSING && outq_is_empty(c)))
         conn_destroy(w, c);
-    else if (c->state <= CONN_OPEN && !c->pause)
+    else if (c->state <= CONN_OPEN && !is_held_up(c))
         conn_finish(w, c, CLOSE_PEER_GONE);
 }
 
@@ -304,7 +322,7 @@ recv_data(struct worker *w, struct conn *c, struct ring_done d)
     if (c->state > CONN_OPEN)
         return;
     uint8_t *p = ring_buf_at(&w->bufs, d.flags);
-    if (c->pause || (c->in != NULL && c->in->held.n > c->in->held_at)) {
+    if (is_held_up(c)) {
         struct conn_in *in = conn_in(w, c);
         if (in != NULL && !conn_keep(w, &in->held, p, (size_t)d.res))
             conn_abort(w, c, false);
@@ -314,7 +332,7 @@ recv_data(struct worker *w, struct conn *c, struct ring_done d)
     }
     struct conn_in *before = c->in;
     conn_input(w, c, p, (size_t)d.res);
-    if (c->state <= CONN_OPEN && c->in != before)
+    if (c->state <= CONN_OPEN && (c->in != before || (c->in != NULL && c->in->began == w->tick)))
         conn_arm_timer(w, c);
 }
 
@@ -373,7 +391,9 @@ static uint32_t
 frame_size(const uint8_t *p)
 {
     uint8_t n = p[1] & 0x7f;
-    return n < 126 ? 2u + n : n == 126 ? 4u + load_be16(p + 2) : (uint32_t)(10 + load_be64(p + 2));
+    uint64_t size = n < 126 ? 2u + n : n == 126 ? 4u + load_be16(p + 2) : 10 + load_be64(p + 2);
+    BUG_ON(size > UINT32_MAX); /* we wrote it */
+    return (uint32_t)size;
 }
 
 /* Finds how much of a frame the client has in part is left once it has taken n bytes more, so that a
@@ -424,7 +444,7 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
     c->flags &= (uint16_t)~CF_SENDING;
     if (d.res > 0) {
         COUNT_N(w, bytes_out_total, (uint64_t)d.res);
-        if ((uint32_t)d.res < c->queued && c->state >= CONN_OPEN)
+        if ((uint32_t)d.res < c->queued && c->dialect != 0)
             track_frames(c, (uint32_t)d.res);
         if (c->flags & CF_SLOW)
             c->stall_at = w->tick;
@@ -558,6 +578,13 @@ conn_abort(struct worker *w, struct conn *c, bool reset)
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &lg, sizeof lg);
     }
     conn_destroy(w, c);
+}
+
+void
+conn_force(struct worker *w, struct conn *c)
+{
+    conn_note(w, c, CLOSE_FORCED);
+    conn_abort(w, c, true);
 }
 
 void

@@ -1,6 +1,6 @@
 /* One client's TCP connection, from accept to close: its states, its input, its timer, its end.
  * An idle connection is this struct and nothing else: what a frame on its way or a queue needs hangs
- * behind pointers that are NULL when idle. tests/unit/test_sizes.c holds it to 192 bytes. */
+ * behind pointers that are NULL when idle. */
 #ifndef WORKER_CONN_H
 #define WORKER_CONN_H
 
@@ -44,8 +44,7 @@ enum conn_flag {
     CF_UNSHAKEN = 512,    /* on worker.unshaken */
     CF_WAITING = 1024,    /* on worker.waiting of wait_broker */
     CF_READY = 2048,      /* on worker.ready */
-    CF_HELD_PLAIN = 4096, /* a piece of input must be processed even if nothing arrives */
-    CF_NOTED = 8192,      /* its end has been counted and logged */
+    CF_NOTED = 4096,      /* its end has been counted and logged */
 };
 
 /* A stretch of a counted block that waits for the client. */
@@ -132,7 +131,7 @@ struct conn {
     uint32_t next, prev;
 };
 
-_Static_assert(sizeof(struct conn) <= 256, "an idle connection is meant to be small");
+_Static_assert(sizeof(struct conn) <= 192, "an idle connection is three cache lines");
 
 /* conn.c: life */
 void conn_to(struct conn *c, enum conn_state to);
@@ -150,6 +149,8 @@ void conn_close_echo(struct worker *w, struct conn *c, uint16_t code, struct vie
 void conn_finish(struct worker *w, struct conn *c, enum close_reason reason);
 /* TCP ends now. `reset`: without the kernel keeping what is unsent. */
 void conn_abort(struct worker *w, struct conn *c, bool reset);
+/* The same, with a reset, because an orderly stop ran out of time. */
+void conn_force(struct worker *w, struct conn *c);
 void conn_pause(struct worker *w, struct conn *c, enum conn_pause why);
 void conn_resume(struct worker *w, struct conn *c, enum conn_pause why);
 /* Whether the connection's share of this turn is used up; pauses it if so. */
@@ -157,6 +158,8 @@ bool conn_turn_over(struct worker *w, struct conn *c);
 /* Sets the timer to the earliest of the connection's deadlines. */
 void conn_arm_timer(struct worker *w, struct conn *c);
 void conn_shaken(struct worker *w, struct conn *c);
+/* Off the list of those that have not finished their handshake. */
+void conn_leave_unshaken(struct worker *w, struct conn *c);
 /* Works on held input and stalled messages; for worker.ready and resumes. */
 void conn_continue(struct worker *w, struct conn *c);
 void conn_rearm(struct worker *w, struct conn *c);

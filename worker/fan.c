@@ -17,13 +17,14 @@ fan_out(struct worker *w, struct chan *ch)
     if (rc == NULL)
         return;
     uint32_t *subs = chan_subs(ch), n = ch->sub_count;
+    uint64_t queued = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (i + 4 < n)
             PREFETCH(conn_at(w, subs[i + 4]));
-        outq_push_published(w, conn_at(w, subs[i]), rc, ch->batch_off, ch->batch_len, ch->batch_messages);
+        queued += outq_push_published(w, conn_at(w, subs[i]), rc, ch->batch_off, ch->batch_len, ch->batch_messages);
     }
-    COUNT_N(w, deliveries_total, (uint64_t)n * ch->batch_messages);
-    COUNT_N(w, messages_out_total, (uint64_t)n * ch->batch_messages);
+    COUNT_N(w, deliveries_total, queued * ch->batch_messages);
+    COUNT_N(w, messages_out_total, queued * ch->batch_messages);
     rc_unref(&w->blocks, rc);
     ch->batch = NULL;
     ch->batch_len = ch->batch_messages = 0;

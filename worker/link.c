@@ -38,6 +38,7 @@ struct waiting {
     uint32_t chan;
     uint8_t kind;
     bool local;    /* asks nobody: done when it is the oldest */
+    bool sync;     /* ours: asks whether all before it was handled */
     uint8_t id_n;
     uint8_t id[CALL_ID_MAX];
 };
@@ -107,6 +108,7 @@ line_add(struct link *l, const struct call *call, bool local)
     w->chan = call->chan;
     w->kind = call->kind;
     w->local = local;
+    w->sync = false;
     w->id_n = (uint8_t)MIN(call->call_id.n, (size_t)CALL_ID_MAX);
     if (w->id_n)
         memcpy(w->id, call->call_id.p, w->id_n);
@@ -119,6 +121,11 @@ line_answer(struct link *l, enum error_id err)
     struct waiting w = l->line[l->line_head];
     l->line_head = (l->line_head + 1) & (l->line_cap - 1);
     l->line_n--;
+    if (w.sync) {
+        if (err == ERR_NONE)
+            l->all->ops->on_restored(l->all->arg, l->broker);
+        return;
+    }
     struct call call = {.owner = w.owner, .chan = w.chan, .kind = w.kind, .call_id = view_of(w.id, w.id_n)};
     l->all->ops->on_done(l->all->arg, &call, err);
 }
@@ -503,6 +510,15 @@ on_welcome(struct link *l)
     watch(l);
 }
 
+static void
+ask_sync(struct link *l)
+{
+    if (line_room(l) && link_put(l, IPC_SYNC, IPC_ANSWER, 0, 0) != NULL) {
+        line_add(l, &(struct call){0}, false);
+        l->line[(l->line_head + l->line_n - 1) & (l->line_cap - 1)].sync = true;
+    }
+}
+
 /* The broker has an empty memory: first what this ring wants, then what was held for it, in order. */
 static void
 link_begin(struct link *l)
@@ -521,6 +537,7 @@ link_begin(struct link *l)
         buf_put(&l->held, held.p + held_at, held.n - held_at);
         buf_free(&held);
     }
+    ask_sync(l);
     held_flush(l);
     l->full = false;
     ls->ops->on_room(ls->arg, l->broker);

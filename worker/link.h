@@ -40,6 +40,8 @@ struct link_ops {
     /* Broker i is there, with an empty memory: call link_subscribe, without a call, for each of its
      * channels that this ring wants. */
     void (*on_attached)(void *ring, unsigned broker);
+    /* Broker i holds again all that on_attached asked for. */
+    void (*on_restored)(void *ring, unsigned broker);
     /* Broker i is gone; its waiting requests get on_done(ERR_BROKER_LOST) right after. */
     void (*on_lost)(void *ring, unsigned broker);
     /* Who got LINK_WAIT from broker i may try again. */
@@ -56,7 +58,8 @@ unsigned links_owner(const struct links *, struct view channel);
 /* Whether the broker is attached. */
 bool link_is_up(const struct links *, unsigned broker);
 
-/* First subscriber of a channel here; without a call when it is only repeated after on_attached. */
+/* First subscriber of a channel here; without a call when it is only repeated after on_attached: then
+ * it is never LINK_WAIT, what does not fit the lane waits behind it. */
 enum link_rc link_subscribe(struct links *, unsigned broker, uint32_t chan, uint32_t chan_gen,
     struct view name, const struct call *, enum error_id *why) MUST_CHECK;
 /* Last one left. Never fails: kept behind a full lane, forgotten by a broker that is away. */

@@ -64,6 +64,10 @@ listen_on_accept(struct worker *w, struct listener *l, struct ring_done d)
         else
             conn_new(w, d.res);
     }
+    if (w->stopping && !l->armed && l->fd >= 0) {
+        close(l->fd); /* who else holds it goes on taking connections; otherwise they are refused now */
+        l->fd = -1;
+    }
     if (l->armed || w->stopping)
         return;
     if (d.res >= 0 || d.res == -ECONNABORTED || d.res == -EINTR || d.res == -EAGAIN)
@@ -138,7 +142,12 @@ open_unix(const struct conf_listen *a, int backlog, int *e)
     memcpy(sun.sun_path, a->path, MIN(sizeof sun.sun_path - 1, strlen(a->path)));
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0) {
-        unlink(sun.sun_path);
+        if (connect(fd, (struct sockaddr *)&sun, sizeof sun) == 0) {
+            *e = EADDRINUSE;
+            close(fd);
+            return -1;
+        }
+        unlink(sun.sun_path); /* left by a crash: nobody answers */
         if (bind(fd, (struct sockaddr *)&sun, sizeof sun) == 0 && listen(fd, backlog) == 0)
             return fd;
         *e = errno;
@@ -147,6 +156,21 @@ open_unix(const struct conf_listen *a, int backlog, int *e)
     }
     *e = errno;
     return -1;
+}
+
+/* Port 0: the kernel's choice for the first ring is everybody's. */
+static bool
+pick_port(struct conf_listen *a, int *e)
+{
+    struct sockaddr_storage ss;
+    socklen_t n = sizeof ss;
+    int fd = open_tcp(a, true, 1, e);
+    if (fd < 0)
+        return false;
+    bool ok = getsockname(fd, (struct sockaddr *)&ss, &n) == 0 &&
+        getnameinfo((struct sockaddr *)&ss, n, NULL, 0, a->port, sizeof a->port, NI_NUMERICSERV) == 0;
+    close(fd);
+    return ok;
 }
 
 bool
@@ -159,7 +183,10 @@ listen_open(const struct conf *conf, unsigned rings, int *fds, unsigned *per_rin
         const char *text = conf->worker_listen.v[i];
         if (!conf_parse_listen(text, &a, err))
             return false;
-        int e = 0, unix_fd = a.is_unix ? open_unix(&a, (int)backlog, &e) : -1;
+        int e = 0;
+        if (!a.is_unix && strcmp(a.port, "0") == 0 && !pick_port(&a, &e))
+            return fail(err, "can't listen on", text, e);
+        int unix_fd = a.is_unix ? open_unix(&a, (int)backlog, &e) : -1;
         for (unsigned r = 0; r < rings; r++) {
             int fd = a.is_unix ? (r == 0 ? unix_fd : dup(unix_fd)) : open_tcp(&a, true, (int)backlog, &e);
             if (fd < 0)

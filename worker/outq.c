@@ -90,18 +90,19 @@ outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_
     return ok;
 }
 
-void
+bool
 outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
     uint32_t messages)
 {
-    if (c->state != CONN_OPEN || c->flags & CF_DOOMED)
-        return;
-    if (UNLIKELY((uint64_t)c->queued + len > w->conf->out_queue_bytes && c->queued > 0) ||
-        !outq_push(w, c, rc, off, len)) {
+    if (LIKELY(c->state == CONN_OPEN && !(c->flags & CF_DOOMED))) {
+        bool full = c->flags & CF_SLOW && (uint64_t)c->queued + len > w->conf->out_queue_bytes;
+        if (LIKELY(!full && outq_push(w, c, rc, off, len)))
+            return true;
         c->flags |= CF_DOOMED;
-        COUNT_N(w, dropped_slow_total, messages);
         slot_push(&w->doomed, conn_slot(w, c));
     }
+    COUNT_N(w, dropped_slow_total, messages);
+    return false;
 }
 
 void
@@ -198,6 +199,8 @@ outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n)
 {
     if (c->state == CONN_DEAD || c->flags & CF_DOOMED)
         return false;
+    if (c->flags & CF_SLOW && c->state == CONN_OPEN && c->queued > w->conf->out_queue_low)
+        conn_pause(w, c, PAUSE_OUTPUT); /* who does not read its answers is not read from */
     if (n > RC_CLASS_MAX / 4 || c->flags & CF_SLOW) {
         bool ok = n <= UINT32_MAX && seg_append_copy(w, c, p, (uint32_t)n);
         outq_touch(w, c);
@@ -267,6 +270,16 @@ send_one(struct worker *w, struct conn *c, struct flush *f)
     COUNT(w, sends_total);
 }
 
+static void
+submit_all(struct worker *w)
+{
+    ring_submit(&w->ring);
+    for (int tries = 0; io_uring_sq_ready(&w->ring.u) > 0; tries++) {
+        BUG_ON(tries > 1000);
+        ring_wait(&w->ring, 0);
+    }
+}
+
 void
 outq_flush(struct worker *w)
 {
@@ -281,7 +294,7 @@ outq_flush(struct worker *w)
         if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
             continue;
         if (f.iov_n + IOV_PER_SEND > IOV_SCRATCH || f.msg_n == MSG_SCRATCH) {
-            ring_submit(&w->ring); /* the kernel has copied what the scratch describes */
+            submit_all(w); /* the kernel has copied what the scratch describes */
             f = (struct flush){0};
         }
         send_one(w, c, &f);

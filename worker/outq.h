@@ -8,9 +8,10 @@
 
 /* Appends a stretch; takes no reference of the caller's (adds its own). False when memory is out. */
 bool outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len);
-/* The same for a published batch, which may pass out.queue_bytes: the connection is then doomed, and
- * ends with SLOW_QUEUE at the end of the walk. */
-void outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
+/* The same for a published batch. Where it would pass out.queue_bytes of a client that the kernel takes
+ * nothing more for, the connection is doomed, and ends with SLOW_QUEUE once no list is being walked.
+ * False when it was not queued. */
+bool outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
     uint32_t messages);
 /* Appends bytes of the connection's own (copied into the turn's arena). */
 bool outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n);

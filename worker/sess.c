@@ -135,6 +135,7 @@ wait_for_room(struct worker *w, struct conn *c, unsigned broker)
 {
     conn_pause(w, c, PAUSE_LINK);
     if (!(c->flags & CF_WAITING)) {
+        conn_leave_unshaken(w, c); /* one pair of links serves both lists */
         c->wait_broker = (uint8_t)broker;
         c->flags |= CF_WAITING;
         queue_append(w, &w->waiting[broker], c);
@@ -205,9 +206,10 @@ ask_for_channel(struct worker *w, struct conn *c, const struct verb *v, struct c
     unsigned broker = ch->broker;
     enum error_id why = ERR_BROKER_AWAY;
     enum link_rc lrc;
-    if (rc == SUBS_NEW) {
+    if (rc == SUBS_NEW || !link_is_up(w->links, broker)) {
         call.kind = CALL_SUBSCRIBE;
         lrc = link_subscribe(w->links, broker, pool_slot(&w->chans, ch), ch->head.gen, chan_name(ch), &call, &why);
+        ch->asked |= lrc == LINK_OK;
     } else {
         call.kind = CALL_JOIN;
         lrc = link_after(w->links, broker, &call, &why);
@@ -234,7 +236,7 @@ do_subscribe(struct worker *w, struct conn *c, const struct verb *v)
     enum subs_rc rc = subs_add(w, c, v->channel, &ch);
     if (rc == SUBS_NO_MEMORY)
         return fail_now(w, c, v->call_id, ERR_BROKER_CHANNELS, v->channel);
-    if (rc == SUBS_NEW || rc == SUBS_ASKED || (rc == SUBS_ALREADY && ch->state == CHAN_ASKED))
+    if (rc == SUBS_NEW || rc == SUBS_ASKED || (rc == SUBS_ALREADY && ch->state != CHAN_HELD))
         return ask_for_channel(w, c, v, ch, rc);
     return done_in_turn(w, c, v);
 }
@@ -341,6 +343,20 @@ admit(struct worker *w, struct conn *c, const struct verb *v)
     return carry_out(w, c, v);
 }
 
+/* The turn is over: is the message, too? Looks at the next packet without taking it. */
+static bool
+nothing_left(struct worker *w, struct conn *c, struct decoding *d)
+{
+    struct verb v;
+    uint32_t step = d->step, count = d->count;
+    size_t pos = d->pos;
+    bool end = dialects[c->dialect]->decode(c->dstate, &w->limits, d, &v) == DECODE_END;
+    d->step = step;
+    d->count = count;
+    d->pos = pos;
+    return end;
+}
+
 bool
 sess_on_message(struct worker *w, struct conn *c, struct decoding *d)
 {
@@ -360,8 +376,8 @@ sess_on_message(struct worker *w, struct conn *c, struct decoding *d)
         }
         if (c->state != CONN_OPEN)
             return true;
-        if (d->pos < d->msg.n && conn_turn_over(w, c))
-            return false;
+        if (UNLIKELY(c->pause != 0 || conn_turn_over(w, c)))
+            return nothing_left(w, c, d);
     }
 }
 
@@ -405,27 +421,30 @@ ask_again(struct worker *w, const struct call *call, struct chan *ch)
     return link_after(w->links, ch->broker, call, &why) == LINK_OK;
 }
 
+/* Who joined a channel that the broker then refused learns it when its own turn comes: it is not
+ * subscribed any more. */
 static void
 subscribe_done(struct worker *w, struct conn *c, const struct call *call, enum error_id err)
 {
     struct chan *ch = chan_from_handle(w, call->chan);
-    if (ch != NULL && err == ERR_NONE && call->kind == CALL_SUBSCRIBE)
-        ch->state = CHAN_HELD;
-    if (ch != NULL && c != NULL && err != ERR_NONE && subs_has(w, c, ch)) {
-        uint8_t name[NAME_MAX_BYTES];
-        struct view channel = view_of(memcpy(name, ch->name, ch->name_n), ch->name_n);
-        if (call->kind == CALL_SUBSCRIBE)
-            subs_drop_chan(w, ch); /* who joined learns it when its own turn comes: it is not subscribed */
+    uint8_t name[NAME_MAX_BYTES];
+    struct view channel = VIEW_NONE;
+    if (ch != NULL)
+        channel = view_of(memcpy(name, ch->name, ch->name_n), ch->name_n);
+    if (ch != NULL && call->kind == CALL_SUBSCRIBE) {
+        if (err == ERR_NONE)
+            ch->state = CHAN_HELD;
         else
-            subs_drop(w, c, ch);
-        say_failed(w, c, call->call_id, err, channel);
-    } else if (ch != NULL && c == NULL && err != ERR_NONE && call->kind == CALL_SUBSCRIBE) {
-        subs_drop_chan(w, ch);
-    } else if (c != NULL && call->kind == CALL_JOIN && (ch == NULL || !subs_has(w, c, ch))) {
-        say_failed(w, c, call->call_id, err != ERR_NONE ? err : ERR_BROKER_CHANNELS, VIEW_NONE);
-    } else if (c != NULL) {
-        say_done(w, c, call->call_id);
+            subs_drop_chan(w, ch);
+    } else if (call->kind == CALL_JOIN && err == ERR_NONE && (ch == NULL || (c != NULL && !subs_has(w, c, ch)))) {
+        err = ERR_BROKER_CHANNELS;
+    } else if (ch != NULL && c != NULL && err != ERR_NONE) {
+        subs_drop(w, c, ch);
     }
+    if (c != NULL && err == ERR_NONE)
+        say_done(w, c, call->call_id);
+    else if (c != NULL)
+        say_failed(w, c, call->call_id, err, channel);
 }
 
 void
@@ -476,11 +495,27 @@ sess_on_attached(void *worker, unsigned broker)
     }
 }
 
+static void
+each_chan_from(struct worker *w, unsigned broker, enum chan_state from, enum chan_state to)
+{
+    for (uint32_t i = 0; i < w->chans.used; i++) {
+        struct chan *ch = pool_at(&w->chans, i);
+        if (ch->head.next == POOL_LIVE && ch->broker == broker && ch->state == from)
+            ch->state = (uint8_t)to;
+    }
+}
+
+/* Until the broker holds them again, nobody is told that a subscription to these stands. */
 void
 sess_on_lost(void *worker, unsigned broker)
 {
-    (void)worker;
-    log_warn("broker-lost", "broker=%u why=\"subscriptions are kept and restored when it is back\"", broker);
+    each_chan_from(worker, broker, CHAN_HELD, CHAN_LOST);
+}
+
+void
+sess_on_restored(void *worker, unsigned broker)
+{
+    each_chan_from(worker, broker, CHAN_LOST, CHAN_HELD);
 }
 
 void

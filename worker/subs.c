@@ -129,7 +129,8 @@ chan_free(struct worker *w, struct chan *ch)
     while (*at != slot)
         at = &chan_at(w, *at)->bucket_next;
     *at = ch->bucket_next;
-    link_unsubscribe(w->links, ch->broker, slot, ch->head.gen);
+    if (ch->asked)
+        link_unsubscribe(w->links, ch->broker, slot, ch->head.gen);
     if (ch->batch != NULL)
         rc_unref(&w->blocks, ch->batch);
     ch->batch = NULL;

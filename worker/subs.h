@@ -8,6 +8,7 @@
 enum chan_state {
     CHAN_ASKED, /* the broker was asked and has not answered */
     CHAN_HELD,  /* the broker holds the subscription */
+    CHAN_LOST,  /* it did, and was lost: it is asked again when it is back */
 };
 
 /* A channel with at least one subscriber on this ring. */
@@ -18,6 +19,7 @@ struct chan {
     uint16_t name_n;
     uint8_t broker;
     uint8_t state;            /* enum chan_state */
+    bool asked;               /* a subscribe is with the link: the end needs an unsubscribe */
     uint32_t sub_count, sub_cap;
     union {
         uint32_t one[2];      /* sub_cap == 2 */

@@ -162,27 +162,30 @@ close_doomed(struct worker *w)
     w->doomed.n = 0;
 }
 
-/* Above mem.buffers the connection that holds most ends first. Only looked for when that is so. */
+/* What a connection is held to account for; blocks it shares count in full, so the order is right even
+ * where the sum is not. */
+static uint64_t
+held_by(const struct conn *c)
+{
+    return (uint64_t)c->queued + (c->in != NULL ? c->in->msg.cap + c->in->held.cap : 0);
+}
+
+/* Above mem.buffers the connection that holds most ends: one in a turn, so that what its end gives
+ * back is seen before the next is chosen. Looked for only when that is so. */
 static void
 enforce_memory(struct worker *w)
 {
-    while (w->queue_bytes + w->input_bytes > w->buffers_max) {
-        struct conn *most = NULL;
-        uint64_t most_bytes = 0;
-        for (uint32_t i = 0; i < w->conns.used; i++) {
-            struct conn *c = conn_at(w, i);
-            if (c->head.next != POOL_LIVE || c->state != CONN_OPEN)
-                continue;
-            uint64_t bytes = (uint64_t)c->queued + (c->in != NULL ? c->in->msg.cap + c->in->held.cap : 0);
-            if (bytes > most_bytes) {
-                most_bytes = bytes;
-                most = c;
-            }
-        }
-        if (most == NULL)
-            return;
-        conn_close(w, most, CLOSE_MEMORY);
+    if (LIKELY(w->blocks.bytes + w->input_bytes <= w->buffers_max))
+        return;
+    struct conn *most = NULL;
+    for (uint32_t i = 0; i < w->conns.used; i++) {
+        struct conn *c = conn_at(w, i);
+        if (c->head.next == POOL_LIVE && c->state <= CONN_OPEN && held_by(c) > 0 &&
+            (most == NULL || held_by(c) > held_by(most)))
+            most = c;
     }
+    if (most != NULL)
+        conn_close(w, most, CLOSE_MEMORY);
 }
 
 static void
@@ -231,7 +234,7 @@ drain_slice(struct worker *w)
         if (c->head.next != POOL_LIVE || (c->state >= CONN_CLOSING && !late))
             continue;
         if (late) {
-            conn_abort(w, c, true);
+            conn_force(w, c);
         } else if (c->state == CONN_OPEN) {
             conn_close(w, c, CLOSE_DRAIN);
             quota--;
@@ -300,11 +303,11 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
         w->links_at = w->tick + wheel_ticks(links_tick(w->links, w->now));
     listen_tick(w);
     look_for_stop(w);
-    enforce_memory(w);
     if (w->unbuffered.n > 0)
         rearm_unbuffered(w);
     links_flush(w->links);
     outq_flush(w);
+    enforce_memory(w);
     reclaim(w);
     stamp(w, began);
 }
@@ -322,6 +325,7 @@ static const struct link_ops link_ops = {
     .on_done = sess_on_done,
     .on_message = fan_on_message,
     .on_attached = sess_on_attached,
+    .on_restored = sess_on_restored,
     .on_lost = sess_on_lost,
     .on_room = sess_on_room,
 };

@@ -58,25 +58,27 @@ serve_page(struct worker *w, struct conn *c)
     send_scratch(w, c, 200);
 }
 
-/* Equal, or differing only in the slash at the end. */
 static bool
-path_is(struct view path, const char *configured)
+path_is_EXACT(struct view path, const char *configured)
 {
-    struct view want = view_str(configured);
-    if (want.n == 0)
-        return false;
-    if (view_eq(path, want))
-        return true;
-    if (want.n > 1 && want.p[want.n - 1] == '/')
-        want.n--;
-    else
-        return path.n == want.n + 1 && path.p[path.n - 1] == '/' && view_eq(view_head(path, want.n), want);
-    return view_eq(path, want);
+    return configured[0] != '\0' && view_eq(path, view_str(configured));
+}
+
+static struct view
+without_slash(struct view path)
+{
+    return path.n > 1 && path.p[path.n - 1] == '/' ? view_head(path, path.n - 1) : path;
+}
+
+static bool
+path_is_SLASH(struct view path, const char *configured)
+{
+    return configured[0] != '\0' && view_eq(without_slash(path), without_slash(view_str(configured)));
 }
 
 const struct dialect *const dialects[] = {
     NULL,
-#define DIALECT(name, path_setting, sentence) &dialect_##name,
+#define DIALECT(name, path_setting, path, sentence) &dialect_##name,
 #include "proto/tbl/dialects.def"
 #undef DIALECT
 };
@@ -86,9 +88,9 @@ static uint8_t
 dialect_for(const struct conf *conf, struct view path)
 {
     uint8_t i = 0;
-#define DIALECT(name, path_setting, sentence)                                                      \
+#define DIALECT(name, path_setting, how, sentence)                                                 \
     i++;                                                                                           \
-    if (path_is(path, conf->path_setting))                                                         \
+    if (path_is_##how(path, conf->path_setting))                                                   \
         return i;
 #include "proto/tbl/dialects.def"
 #undef DIALECT
@@ -110,6 +112,7 @@ upgrade(struct worker *w, struct conn *c, uint8_t dialect)
         conn_abort(w, c, false);
         return;
     }
+    c->frame_left = (uint32_t)w->scratch.n; /* not a frame, but as whole as one */
     COUNT(w, upgrades_total);
     conn_to(c, CONN_OPEN);
     c->dialect = dialect;

@@ -25,12 +25,13 @@ control_allowed(struct worker *w, struct conn *c)
 {
     uint64_t rate = w->conf->ws_control_rate, left = c->control_left;
     uint32_t ticks = w->tick - c->control_at;
+    uint64_t more = rate * ticks * WHEEL_TICK_MS / 1000;
     if (c->control_at == 0)
         left = rate * 2;
-    else if (ticks > 0)
-        left += rate * ticks * WHEEL_TICK_MS / 1000;
-    if (ticks > 0)
-        c->control_at = w->tick ? w->tick : 1;
+    else
+        left += more;
+    if (c->control_at == 0 || more > 0)
+        c->control_at = w->tick;
     left = MIN(left, MIN(rate * 2, (uint64_t)UINT32_MAX));
     if (left == 0) {
         c->control_left = 0;
