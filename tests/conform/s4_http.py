@@ -63,7 +63,7 @@ add("H3", "no Host: 400", t_field, b"", {400}, ("host",))
 add("H3", "Host twice, the same: 400", t_raw, b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", {400})
 add("H3", "Host twice, different: 400", t_raw, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", {400})
 add("H3", "Host in another letter case counts: 400", t_raw, b"GET / HTTP/1.1\r\nHost: a\r\nhOST: b\r\n\r\n", {400})
-for v in [b"a b", b"a/b", b"a\\b", b"<a>", b"a@b", b"a\"b", b"a?b", b"a#b", b"a,b", b"http://a", b"a{}", b"a|b",
+for v in [b"a b", b"a/b", b"a\\b", b"<a>", b"a@b", b"a\"b", b"a?b", b"a#b", b"http://a", b"a{}", b"a|b",
           b"a\xe9", b"a:80:80", b"a:b", b"[::1", b"a^b", b"a`b"]:
     async def t_host(ctx, v):
         await refused(ctx, head(ctx, host=v), {400})

@@ -126,14 +126,16 @@ for v in [b"0", b"1", b"4", b"7", b"8", b"9", b"12", b"14", b"25", b"255", b"256
     add("4.4", f"a version the server does not speak: 426 with Sec-WebSocket-Version: 13 [{v.decode()!r}]",
         t_version, {"ws": v})
 add("4.4", "no Sec-WebSocket-Version: 426 with Sec-WebSocket-Version: 13", t_version, {"drop": ("ws",)})
-add("4.4", "Sec-WebSocket-Version twice, both 13", t_version, {"extra": b"Sec-WebSocket-Version: 13\r\n"})
-add("4.4", "Sec-WebSocket-Version twice, different", t_version, {"extra": b"Sec-WebSocket-Version: 8\r\n"})
 
 
 async def t_refused(ctx, changes, statuses):
     await refused(ctx, head(ctx, **changes), statuses)
 
 
+add("11.3.5", "Sec-WebSocket-Version MUST NOT appear more than once: both 13", t_refused,
+    {"extra": b"Sec-WebSocket-Version: 13\r\n"}, {400, 426})
+add("11.3.5", "Sec-WebSocket-Version MUST NOT appear more than once: different", t_refused,
+    {"extra": b"Sec-WebSocket-Version: 8\r\n"}, {400, 426})
 for note, v in {
     "empty": b"", "15 bytes": base64.b64encode(bytes(15)), "17 bytes": base64.b64encode(bytes(17)),
     "12 bytes": base64.b64encode(bytes(12)), "32 bytes": base64.b64encode(bytes(32)),
