@@ -75,11 +75,8 @@ check_io_uring(struct conf_error *err)
 {
     struct ring r;
     int rc = ring_init(&r, 8, 16);
-    if (rc < 0) {
-        (void)snprintf(
-            err->text, sizeof err->text, "io_uring cannot be used here: %s", ring_setup_hint(rc));
-        return false;
-    }
+    if (rc < 0)
+        return conf_fail(err, "%s", ring_setup_hint(rc));
     ring_fini(&r);
     return true;
 }
@@ -97,12 +94,9 @@ find_programs(struct run *r, struct conf_error *err)
         *slash = '\0';
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         (void)snprintf(r->program[i], sizeof r->program[i], "%s/%s", self, names[i]);
-        if (access(r->program[i], X_OK) != 0) {
-            (void)snprintf(err->text, sizeof err->text,
-                "%s cannot be started: %s; it belongs beside ringcast", r->program[i],
-                strerror(errno));
-            return false;
-        }
+        if (access(r->program[i], X_OK) != 0)
+            return conf_fail(err, "%s cannot be started: %s; it belongs beside ringcast",
+                r->program[i], strerror(errno));
     }
     return true;
 }
@@ -182,10 +176,9 @@ catch_signals(struct run *r, struct conf_error *err)
         if (up >= 0)
             return true;
     }
-    (void)snprintf(err->text, sizeof err->text,
+    return conf_fail(err,
         "no descriptors left to watch processes with: %s; raise the limit of open files",
         strerror(errno));
-    return false;
 }
 
 static bool

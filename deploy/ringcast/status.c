@@ -11,6 +11,7 @@
 
 #include "common/banned.h"
 
+#define COLUMNS_MAX 16
 #define STUCK_MS 3000 /* without a heartbeat for this long a process is called stuck */
 
 /* A copy of one counter page. */
@@ -181,8 +182,28 @@ cell_text(const struct column *col, const uint64_t *v, char *out, size_t out_n)
         (void)snprintf(out, out_n, "%" PRIu64, *v);
 }
 
+/* Widest of title, cells and sum. */
+static int
+column_width(const struct pages *all, const char *process, const struct column *col)
+{
+    char cell[32];
+    uint64_t sum = 0;
+    size_t width = strlen(col->title);
+    for (unsigned i = 0; i < all->count; i++) {
+        const uint64_t *v = page_find(&all->v[i], col->counter);
+        if (!page_is(&all->v[i], process) || v == NULL)
+            continue;
+        sum += *v;
+        cell_text(col, v, cell, sizeof cell);
+        width = MAX(width, strlen(cell));
+    }
+    cell_text(col, &sum, cell, sizeof cell);
+    return (int)MAX(width, strlen(cell));
+}
+
 static void
-print_row(const struct page *p, struct mono now, const struct column *cols, unsigned n)
+print_row(
+    const struct page *p, struct mono now, const struct column *cols, const int *widths, unsigned n)
 {
     char name[48], up[24], beat[24], cell[32];
     page_name(p, name, sizeof name);
@@ -191,14 +212,15 @@ print_row(const struct page *p, struct mono now, const struct column *cols, unsi
     printf("%-12s %8d %8s %8s %-6s", name, (int)p->h.pid, up, beat, page_state(p, now));
     for (unsigned i = 0; i < n; i++) {
         cell_text(&cols[i], page_find(p, cols[i].counter), cell, sizeof cell);
-        printf(" %10s", cell);
+        printf("  %*s", widths[i], cell);
     }
     (void)putchar('\n');
 }
 
 /* Sums below a table of more than one row. */
 static void
-print_sums(const struct pages *all, const char *process, const struct column *cols, unsigned n)
+print_sums(const struct pages *all, const char *process, const struct column *cols,
+    const int *widths, unsigned n)
 {
     char cell[32];
     printf("%-12s %8s %8s %8s %-6s", "all", "", "", "", "");
@@ -210,7 +232,7 @@ print_sums(const struct pages *all, const char *process, const struct column *co
                 sum += *v;
         }
         cell_text(&cols[i], &sum, cell, sizeof cell);
-        printf(" %10s", cell);
+        printf("  %*s", widths[i], cell);
     }
     (void)putchar('\n');
 }
@@ -219,19 +241,22 @@ static void
 print_table(const struct pages *all, const char *process, const struct column *cols, unsigned n)
 {
     unsigned shown = 0;
+    int widths[COLUMNS_MAX];
+    for (unsigned i = 0; i < n; i++)
+        widths[i] = column_width(all, process, &cols[i]);
     for (unsigned i = 0; i < all->count; i++) {
         if (!page_is(&all->v[i], process))
             continue;
         if (shown++ == 0) {
             printf("%-12s %8s %8s %8s %-6s", "PROCESS", "PID", "UP", "BEAT", "STATE");
             for (unsigned k = 0; k < n; k++)
-                printf(" %10s", cols[k].title);
+                printf("  %*s", widths[k], cols[k].title);
             (void)putchar('\n');
         }
-        print_row(&all->v[i], all->now, cols, n);
+        print_row(&all->v[i], all->now, cols, widths, n);
     }
     if (shown > 1)
-        print_sums(all, process, cols, n);
+        print_sums(all, process, cols, widths, n);
     if (shown > 0)
         (void)putchar('\n');
 }
