@@ -24,6 +24,11 @@
 #define DRAIN_RECORDS 1024 /* of one peer in one turn */
 #define TURN_MAX_MS 250    /* heartbeats at least so often */
 #define GREETING_MS 5000
+/* After a start publishes wait until all rings have attached and said what they want, so that none of
+ * them misses what another replays; at most so long, for rings may be missing. */
+#define SETTLE_MS 500
+/* A killed predecessor's socket answers for as long as the kernel takes to end its ring. */
+#define TAKE_OVER_MS 2000
 #define STUCK_MS 10        /* longest wait for room in a lane that is full */
 
 enum signal_slot { SLOT_SIGNAL, SLOT_PARENT };
@@ -229,6 +234,17 @@ awake_peer(struct broker *b, struct peer *p)
         lane_awake(&p->in);
 }
 
+static void
+settle(struct broker *b)
+{
+    uint64_t synced = 0, rings = b->conf->worker_count * MAX(b->conf->worker_rings, (uint64_t)1);
+    for (uint32_t i = 0; i < b->peers.used; i++) {
+        struct peer *p = peer_at(b, i);
+        synced += p->head.next == POOL_LIVE && p->state == PEER_UP && p->synced;
+    }
+    b->settled = synced >= rings || mono_reached(b->now, b->settle_by);
+}
+
 void
 broker_turn(struct broker *b, uint32_t max_wait_ms)
 {
@@ -241,6 +257,8 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     ring_reap(&b->ring, dispatch, b);
     b->busy = false;
     each_peer(b, drain_peer);
+    if (UNLIKELY(!b->settled))
+        settle(b);
     beat(b);
     each_peer(b, peer_flush);
     COUNT(b, turns_total);
@@ -285,6 +303,8 @@ open_listener(struct broker *b, struct conf_error *err)
     if (n < 0 || (size_t)n >= sizeof b->path)
         return fail(err, "run.dir is too long:", b->conf->run_dir, ENAMETOOLONG);
     memcpy(sun.sun_path, b->path, (size_t)n);
+    for (int ms = 0; is_answered(&sun) && ms < TAKE_OVER_MS; ms += 10)
+        usleep(10000);
     if (is_answered(&sun))
         return fail(err, "another broker already answers on", b->path, EADDRINUSE);
     unlink(b->path);
@@ -314,6 +334,7 @@ broker_init(struct broker *b, const struct conf *conf, unsigned index, struct co
 {
     *b = (struct broker){.conf = conf, .index = index, .listen_fd = -1, .signal_fd = -1, .parent_fd = -1};
     b->now = b->seen = b->beat_at = mono_now();
+    b->settle_by = mono_add_ms(b->now, SETTLE_MS);
     b->bell_fd = eventfd(0, EFD_CLOEXEC);
     if (getrandom(&b->seed, sizeof b->seed, 0) != sizeof b->seed || b->bell_fd < 0)
         return fail(err, "can't begin:", "eventfd or getrandom", errno);

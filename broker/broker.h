@@ -50,6 +50,8 @@ struct broker {
     bool busy;                /* lanes hold more than the turn's budget */
     bool stuck;               /* a record waits for room in another ring's lane */
     bool accepting;
+    bool settled;             /* every ring of this host has said what it wants, or had its time to */
+    struct mono settle_by;
     int stopping;             /* 1: end when all peers are gone or it is late; 2: now */
     struct mono stop_at;
 };

@@ -427,6 +427,8 @@ on_publish(struct broker *b, struct peer *p, const struct lane_record *r, const 
 {
     if (r->aux > r->n || r->aux > IPC_NAME_MAX)
         return NONSENSE;
+    if (UNLIKELY(!b->settled))
+        return HANDLE_LATER; /* a ring that has not said what it wants would miss it */
     struct view name = view_of(payload, r->aux), data = view_of(payload + r->aux, r->n - r->aux);
     if (chan_publish(b, peer_slot(b, p), name, (r->flags & IPC_HAS_DATA) != 0, data) == CHAN_BLOCKED)
         return HANDLE_LATER;
@@ -441,7 +443,10 @@ handle(struct broker *b, struct peer *p, const struct lane_record *r, const uint
     case IPC_SUBSCRIBE: return on_subscribe(b, p, r, payload);
     case IPC_UNSUBSCRIBE: return on_unsubscribe(b, p, r, payload);
     case IPC_PUBLISH: return on_publish(b, p, r, payload);
-    case IPC_SYNC: answer(b, p, r, ERR_NONE); return HANDLED;
+    case IPC_SYNC:
+        p->synced = true;
+        answer(b, p, r, ERR_NONE);
+        return HANDLED;
     default: return NONSENSE;
     }
 }

@@ -27,6 +27,7 @@ struct peer {
     struct pool_head head;
     uint8_t state;          /* enum peer_state */
     bool corrupt;
+    bool synced;            /* it has said all it wants to hear */
     bool stuck;             /* its next record waits for another ring's room */
     bool bell_wanted;       /* its bell is to be rung at the end of the turn */
     uint16_t inflight;

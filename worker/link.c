@@ -20,7 +20,7 @@
 #include "worker/worker.h"
 
 #define RETRY_MIN_MS 10
-#define RETRY_MAX_MS 250
+#define RETRY_MAX_MS 50
 #define WELCOME_MS 2000      /* for the broker's answer to HELLO */
 #define BEAT_MS 200
 #define WAITING_MAX (1u << 18) /* requests without an answer, per broker */
