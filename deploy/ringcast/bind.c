@@ -308,7 +308,7 @@ binds_open(struct binds *b, const struct conf *c, struct conf_error *err)
 {
     *b = (struct binds){.rings = (unsigned)(c->worker_count * c->worker_rings)};
     bool ok = resolve(b, c, err);
-    b->floor = 3 + (int)(b->count * c->worker_rings) + 2;
+    b->floor = 3 + (int)(b->count * c->worker_rings) + 3;
     ok = ok && check_files(b, c, err);
     for (unsigned i = 0; ok && i < b->count; i++) {
         struct bind_place *p = &b->v[i];

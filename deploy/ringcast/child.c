@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,8 +20,8 @@ set_number(const char *name, long v)
     (void)setenv(name, text, 1);
 }
 
-/* In the child: descriptors 3 .. are the listeners, as sd_listen_fds(3) wants them, behind them the
- * two of ours. The sources lie above all of these, so none is overwritten before its turn. */
+/* In the child: descriptors 3 .. are the listeners, as sd_listen_fds(3) wants them, then the
+ * two or three of ours. The sources lie above all of these, so none is overwritten before its turn. */
 static void
 arrange_descriptors(const struct child_order *o, int ready_fd)
 {
@@ -30,7 +29,8 @@ arrange_descriptors(const struct child_order *o, int ready_fd)
     for (unsigned i = 0; i < o->listen_count; i++)
         if (dup2(o->listen_fds[i], at++) < 0)
             _exit(126);
-    if (dup2(ready_fd, at) < 0 || dup2(o->parent_fd, at + 1) < 0)
+    if (dup2(ready_fd, at) < 0 || dup2(o->parent_fd, at + 1) < 0 ||
+        (o->hold_fd >= 0 && dup2(o->hold_fd, at + 2) < 0))
         _exit(126);
     set_number("RINGCAST_READY_FD", at);
     set_number("RINGCAST_PARENT_FD", at + 1);
@@ -46,13 +46,12 @@ arrange_descriptors(const struct child_order *o, int ready_fd)
 
 /* In the child: nothing of ours but what it should have. */
 NORETURN static void
-become(const struct child_order *o, int ready_fd, pid_t parent)
+become(const struct child_order *o, int ready_fd)
 {
     sigset_t none;
-    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent)
-        _exit(0); /* it died before we asked to be told */
-    /* Not in the group that Ctrl-C reaches: brokers must outlive the workers' drain. */
+    /* No PR_SET_PDEATHSIG: the pipe tells of our death, and a SIGTERM beside it would count as the
+     * second one, which cuts the drain short. Not in the group that Ctrl-C reaches: brokers must
+     * outlive the workers' drain. */
     (void)setpgid(0, 0);
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -89,10 +88,9 @@ child_start(struct child *c, const struct child_order *o)
     int write_end = ready_pipe(o->floor, &read_end);
     if (write_end < 0)
         return false;
-    pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0)
-        become(o, write_end, parent);
+        become(o, write_end);
     int why = errno;
     (void)close(write_end);
     if (pid < 0) {

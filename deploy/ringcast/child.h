@@ -1,5 +1,5 @@
-/* One process that `ringcast run` looks after: started, told apart ready from not, and started again
- * when it dies, at first at once, then with growing pauses. */
+/* One process that `ringcast run` looks after: started, told apart ready from not, and started
+ * again when it dies, at first at once, then with growing pauses. */
 #ifndef DEPLOY_RINGCAST_CHILD_H
 #define DEPLOY_RINGCAST_CHILD_H
 
@@ -11,14 +11,16 @@
 /* Longest pause is run.backoff_max; a process that was well for this long begins anew. */
 #define CHILD_QUIET_MS 60000
 
-/* What a child is given. Descriptors must lie at or above 3 + listen_count + 2 (see binds.floor). */
+/* What a child is given. Descriptors must lie at or above 3 + listen_count + 3 (see binds.floor).
+ */
 struct child_order {
     const char *program; /* path */
     char **argv;
     const int *listen_fds;
     const char *listen_names; /* "ring0:ring0:ring1" */
     unsigned listen_count;
-    int parent_fd; /* read end of a pipe that closes when we die */
+    int parent_fd; /* read end of a pipe: its end says drain and leave */
+    int hold_fd;   /* kept open by the child, unknown to it, as long as it lives; -1: none */
     int floor;
 };
 

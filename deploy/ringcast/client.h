@@ -1,5 +1,6 @@
 /* A small blocking WebSocket client for the command line: connects, upgrades, sends text messages,
- * waits for messages. Answers the protocol's pings; knows nothing of SocketCluster (talk.c does). */
+ * waits for messages. Answers the protocol's pings; knows nothing of SocketCluster (talk.c does).
+ */
 #ifndef DEPLOY_RINGCAST_CLIENT_H
 #define DEPLOY_RINGCAST_CLIENT_H
 
@@ -43,13 +44,14 @@ enum client_got {
 };
 
 /* ws://host[:port][/path], http:// alike, unix:/path. `path` is used where the URL has none. */
-bool client_parse_url(struct client_url *u, const char *text, const char *path,
-    struct conf_error *err) MUST_CHECK;
+bool client_parse_url(
+    struct client_url *u, const char *text, const char *path, struct conf_error *err) MUST_CHECK;
 /* Connects and upgrades, all within timeout_ms. On failure nothing is left open. */
 bool client_open(struct client *c, const struct client_url *u, uint64_t timeout_ms,
     struct conf_error *err) MUST_CHECK;
 bool client_send_text(struct client *c, struct view text, struct conf_error *err) MUST_CHECK;
-enum client_got client_wait(struct client *c, struct mono deadline, struct conf_error *err) MUST_CHECK;
+enum client_got client_wait(
+    struct client *c, struct mono deadline, struct conf_error *err) MUST_CHECK;
 /* Says goodbye (1000), waits a moment for the answer, closes. */
 void client_close(struct client *c);
 

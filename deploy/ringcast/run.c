@@ -52,7 +52,10 @@ struct run {
     char *listen_names;
     char program[2][512]; /* broker, worker */
     int signal_fd;
-    int parent_pipe[2];
+    /* What tells children that we died. Workers read the first; brokers the second, whose other end
+     * workers hold as well: brokers hear of our death when the workers have drained. */
+    int worker_pipe[2];
+    int broker_pipe[2];
     struct metric_page page;
     char (*setting_names)[48];
     enum phase phase;
@@ -158,6 +161,20 @@ make_page(struct run *r)
     metric_set(r->page.values, M_processes, r->child_count);
 }
 
+/* A pipe whose both ends lie above the numbers that children get theirs under. */
+static bool
+pipe_above(int fds[2], int floor)
+{
+    int low[2];
+    if (pipe2(low, O_CLOEXEC) != 0)
+        return false;
+    for (unsigned i = 0; i < 2; i++) {
+        fds[i] = fcntl(low[i], F_DUPFD_CLOEXEC, floor);
+        (void)close(low[i]);
+    }
+    return fds[0] >= 0 && fds[1] >= 0;
+}
+
 static bool
 catch_signals(struct run *r, struct conf_error *err)
 {
@@ -169,13 +186,9 @@ catch_signals(struct run *r, struct conf_error *err)
     (void)sigaddset(&set, SIGCHLD);
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
     r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (r->signal_fd >= 0 && pipe2(r->parent_pipe, O_CLOEXEC) == 0) {
-        int up = fcntl(r->parent_pipe[0], F_DUPFD_CLOEXEC, r->binds.floor);
-        (void)close(r->parent_pipe[0]);
-        r->parent_pipe[0] = up;
-        if (up >= 0)
-            return true;
-    }
+    if (r->signal_fd >= 0 && pipe_above(r->worker_pipe, r->binds.floor) &&
+        pipe_above(r->broker_pipe, r->binds.floor))
+        return true;
     return conf_fail(err,
         "no descriptors left to watch processes with: %s; raise the limit of open files",
         strerror(errno));
@@ -248,7 +261,8 @@ start_child(struct run *r, struct child *ch)
         .listen_fds = r->listen_fds,
         .listen_names = r->listen_names,
         .listen_count = n,
-        .parent_fd = r->parent_pipe[0],
+        .parent_fd = ch->is_worker ? r->worker_pipe[0] : r->broker_pipe[0],
+        .hold_fd = ch->is_worker ? r->broker_pipe[1] : -1,
         .floor = r->binds.floor,
     };
     if (child_start(ch, &o)) {

@@ -1,5 +1,5 @@
-/* `ringcast run`: starts brokers and workers, watches them, restarts what dies, and touches no message.
- * It holds the listening sockets, so that a worker's restart refuses nobody. */
+/* `ringcast run`: starts brokers and workers, watches them, restarts what dies, and touches no
+ * message. It holds the listening sockets, so that a worker's restart refuses nobody. */
 #ifndef DEPLOY_RINGCAST_RUN_H
 #define DEPLOY_RINGCAST_RUN_H
 

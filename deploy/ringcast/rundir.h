@@ -10,10 +10,11 @@ struct rundir {
     int lock_fd;      /* held as long as we live; -1: not ours */
 };
 
-/* Makes it when missing (0700), checks that nobody else may write there, takes the lock (one `ringcast
- * run` per directory) and removes counter pages of processes that are gone. */
+/* Makes it when missing (0700), checks that nobody else may write there, takes the lock (one
+ * `ringcast run` per directory) and removes counter pages of processes that are gone. */
 bool rundir_open(struct rundir *d, const struct conf *c, struct conf_error *err) MUST_CHECK;
-/* Leaves a line in the file `listen`: where this server can be reached, for publish and subscribe. */
+/* Leaves a line in the file `listen`: where this server can be reached, for publish and subscribe.
+ */
 void rundir_write_listen(const struct rundir *d, const char *text);
 /* That line, from whoever runs there; false if there is none. */
 bool rundir_read_listen(const char *path, char *out, size_t out_n);

@@ -1,5 +1,5 @@
-/* `ringcast status`: reads the counter pages of a run.dir and prints them. Asks no process anything, so
- * it works while they are stopped, stuck or dead. */
+/* `ringcast status`: reads the counter pages of a run.dir and prints them. Asks no process
+ * anything, so it works while they are stopped, stuck or dead. */
 #ifndef DEPLOY_RINGCAST_STATUS_H
 #define DEPLOY_RINGCAST_STATUS_H
 

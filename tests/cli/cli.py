@@ -54,6 +54,8 @@ parent = int(os.environ["RINGCAST_PARENT_FD"])
 while True:
     if not os.read(parent, 1):
         say("orphaned")
+        while wanted("lingers"):
+            os.read(os.open(here + "/" + me + ".lingers", os.O_RDONLY), 1)
         os._exit(0)
 """
 
@@ -166,7 +168,7 @@ class Case(unittest.TestCase):
         return self.log(who, what)[nth - 1]
 
     def ask(self, who, what):
-        """Tells a stand-in how to behave: fails, stays, mute."""
+        """Tells a stand-in how to behave: fails, stays (deaf to SIGTERM), mute (never ready)."""
         (self.bin / f"{who}.{what}").touch()
 
     def assert_gone(self, pid):

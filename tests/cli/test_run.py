@@ -239,13 +239,23 @@ class Stop(cli.Case):
         self.assertEqual(status, 1)
         self.assertIn("stop-forced workers=1", err)
 
-    def test_its_own_death_leaves_no_orphans(self):
-        self.ask("worker.0", "stays")  # deaf to SIGTERM, so that only the pipe can tell it
+    def test_its_own_death_leaves_no_orphans_and_brokers_outlive_the_drain(self):
+        self.ask("worker.0", "stays")  # deaf to SIGTERM: only the pipe tells it
+        pause = self.bin / "worker.0.lingers"  # it drains until somebody writes here
+        os.mkfifo(pause)
         r = self.start("--worker.count=2")
-        r.end(signal.SIGKILL)
+        r.process.kill()
+        r.process.wait(cli.PATIENCE)
+        self.wait_log("worker.0", "orphaned")
+        self.assert_gone(self.log("worker.1", "up")[0][1])
+        self.assertEqual(self.log("broker", "orphaned") + self.log("", "signal"), [])
+        with open(pause, "w") as f:
+            pause.unlink()
+            f.write("on")
         for row in self.log("", "up"):
             self.assert_gone(row[1])
-        self.assertEqual(len(self.log("worker.0", "orphaned")), 1)
+        self.assertEqual(len(self.log("broker", "orphaned")), 1)
+        r.end()
         (self.bin / "worker.0.stays").unlink()
         # the next one finds the directory and the lock of the dead one, and takes them over
         self.start().end(signal.SIGTERM)
