@@ -7,6 +7,8 @@
 The server runs with its default limits. Sections marked `pure` are left out; those marked `timers`
 are played with --timers, against a server with short ones, for example --sc.ping_interval=300ms
 --sc.ping_timeout=1s --sc.handshake_timeout=1s. An empty path leaves its dialect out.
+In place of the URL may stand the path of the `ringcast` program: it is started with those settings on a
+free port, and stopped at the end.
 
 Answers (with a "rid") must come in their order, and everything else in its; between an answer and a
 publication no order is promised. After each step a ping and its pong show that nothing more came.
@@ -18,7 +20,9 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 
@@ -239,6 +243,21 @@ def play_section(section, where, path):
         client.sock.close()
 
 
+def start(program, args, run_dir):
+    """A server on a free port; returns the process and its URL."""
+    command = [program, "run", "--worker.listen=tcp://127.0.0.1:0", "--worker.count=1",
+               "--worker.rings=1", "--broker.count=2", "--run.dir=" + run_dir, "--log.level=warn",
+               "--sc.path=" + args.sc_path, "--echo.path=" + args.echo_path]
+    if args.timers:
+        command += ["--sc.ping_interval=300ms", "--sc.ping_timeout=1s", "--sc.handshake_timeout=1s"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in server.stdout:
+        m = re.match(r"ringcast: ready on tcp://(\S+)", line)
+        if m:
+            return server, "ws://" + m.group(1)
+    sys.exit("%s ended before it was ready" % program)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("url")
@@ -248,7 +267,19 @@ def main():
     ap.add_argument("--timers", action="store_true", help="play only what waits for timers")
     ap.add_argument("--only", default="", help="only sections with this in their title")
     args = ap.parse_args()
-    where = urllib.parse.urlsplit(args.url if "//" in args.url else "ws://" + args.url)
+    if not os.access(args.url, os.X_OK):
+        return play(args, args.url)
+    with tempfile.TemporaryDirectory(prefix="rc-wire-") as run_dir:
+        server, url = start(args.url, args, run_dir)
+        try:
+            return play(args, url)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def play(args, url):
+    where = urllib.parse.urlsplit(url if "//" in url else "ws://" + url)
     paths = {"socketcluster": args.sc_path, "echo": args.echo_path}
     played = failed = left_out = 0
     for name in args.files:
