@@ -1,5 +1,5 @@
 // SocketCluster's own server with the settings and the first words of `ringcast run`, for checking the
-// tests against it: RINGCAST_E2E_REFERENCE=1 tests/run e2e.
+// tests against it: RINGCAST_TEST_REFERENCE=1 tests/run e2e.
 import http from 'node:http';
 import { createRequire } from 'node:module';
 

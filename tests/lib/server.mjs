@@ -1,5 +1,5 @@
 // Starts and stops the server under test, and reads its counters. What a test gets is a real
-// `ringcast run` with real workers and brokers, or, with RINGCAST_E2E_REFERENCE=1, SocketCluster's own
+// `ringcast run` with real workers and brokers, or, with RINGCAST_TEST_REFERENCE=1, SocketCluster's own
 // server behind the same face: a way to check that the tests are right.
 import { spawn, execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, readdirSync, readFileSync } from 'node:fs';
@@ -9,9 +9,9 @@ import { fileURLToPath } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const root = resolve(here, '../..');
-export const preset = process.env.RINGCAST_PRESET || 'dev';
-export const bin = process.env.RINGCAST_BIN || join(root, 'build', preset, 'bin');
-export const isReference = !!process.env.RINGCAST_E2E_REFERENCE;
+export const preset = process.env.RINGCAST_TEST_PRESET || 'dev';
+export const bin = process.env.RINGCAST_TEST_BIN || join(root, 'build', preset, 'bin');
+export const isReference = !!process.env.RINGCAST_TEST_REFERENCE;
 // Sanitizers make everything slower; deadlines are stretched by this, never shortened.
 export const slow = /asan|tsan|cover/.test(preset) ? 3 : 1;
 

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Runs a command against a server of its own: {url} in the command becomes ws://127.0.0.1:PORT.
+
+    with_server.py --bin build/dev/bin [--set section.key=value ...] -- COMMAND...
+
+The status is the command's, or 1 when the server did not end well."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+
+def main():
+    cut = sys.argv.index("--")
+    options, command = sys.argv[1:cut], sys.argv[cut + 1:]
+    bin_dir, settings = "build/dev/bin", []
+    for name, value in zip(options[::2], options[1::2]):
+        if name == "--bin":
+            bin_dir = value
+        elif name == "--set":
+            settings.append("--" + value)
+        else:
+            sys.exit(f"with_server.py: no option {name}")
+    run_dir = tempfile.mkdtemp(prefix="ringcast-test-")
+    log = tempfile.TemporaryFile()
+    server = subprocess.Popen(
+        [os.path.join(bin_dir, "ringcast"), "run", "--worker.listen=tcp://127.0.0.1:0", "--worker.rings=1",
+         f"--run.dir={run_dir}", "--run.drain_timeout=1s", *settings], stdout=subprocess.PIPE, stderr=log, text=True)
+    watchdog = threading.Timer(30, server.kill)
+    watchdog.start()
+    status = 1
+    try:
+        ready = server.stdout.readline()
+        watchdog.cancel()
+        port = re.search(r"ready on tcp://[^ ]*:(\d+)", ready)
+        if port:
+            status = subprocess.call([a.replace("{url}", f"ws://127.0.0.1:{port[1]}") for a in command])
+    finally:
+        watchdog.cancel()
+        server.send_signal(signal.SIGTERM)
+        try:
+            ended = server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            ended = server.wait()
+        shutil.rmtree(run_dir, ignore_errors=True)
+    if ended != 0 or status != 0:
+        log.seek(0)
+        sys.stderr.write(f"the server ended with {ended} and said:\n" + log.read().decode(errors="replace")[-3000:])
+    return status or (1 if ended else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
