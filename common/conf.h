@@ -44,9 +44,10 @@ bool conf_load_env(struct conf *c, char **environ_, struct conf_error *err) MUST
 /* One "section.key" with its value; `where` is put into the error. */
 bool conf_set(struct conf *c, const char *dotted, const char *value, const char *where,
     struct conf_error *err) MUST_CHECK;
-/* Rules between settings (ping interval below timeout, powers of two, listeners that parse ...), and
- * fills what "0: automatic" or empty stands for: run.dir, worker.rings, conn.max, conn.max_unshaken,
- * mem.buffers. ws.max_frames_per_message stays 0, since the message limit is that of the path. */
+/* Rules between settings (ping interval below timeout, powers of two, listeners that parse ...),
+ * and fills what "0: automatic" or empty stands for: run.dir, worker.rings, conn.max,
+ * conn.max_unshaken, mem.buffers. ws.max_frames_per_message stays 0, since the message limit is
+ * that of the path. */
 bool conf_check(struct conf *c, struct conf_error *err) MUST_CHECK;
 void conf_free(struct conf *c);
 /* Where a setting came from: "file:line", "flag --x.y", "RINGCAST_X_Y", "its default". */
@@ -56,13 +57,14 @@ const char *conf_place(const struct conf *c, const char *dotted);
  * Options it does not know itself (not "--x.y=") are left in argv for the caller, *argc adjusted.
  * (So are --worker.index=N and --broker.index=N.) Raises the open-file limit to the hard one first.
  * Ends the process with a sentence and status 1 on errors; answers --help and --version itself. */
-void conf_from_command_line(struct conf *c, int *argc, char **argv, const char *program,
-    const char *usage);
+void conf_from_command_line(
+    struct conf *c, int *argc, char **argv, const char *program, const char *usage);
 /* SIGHUP: reads file, environment and flags again. Settings that may change are changed in c (and
- * logged), those that need a restart keep their value (and are logged). On an error c stays as it was. */
+ * logged), those that need a restart keep their value (and are logged). On an error c stays as it
+ * was. */
 bool conf_reload(struct conf *c, struct conf_error *err) MUST_CHECK;
-/* What conf_from_command_line found, for starting children alike: the file (absolute; NULL if none),
- * and the --section.key=value flags. */
+/* What conf_from_command_line found, for starting children alike: the file (absolute; NULL if
+ * none), and the --section.key=value flags. */
 const char *conf_start_file(void);
 char **conf_start_flags(unsigned *count);
 /* The rows as --help shows them, to stdout. */
@@ -75,13 +77,15 @@ const char *conf_row_sentence(unsigned i);
 bool conf_row_number(const struct conf *c, unsigned i, uint64_t *v);
 void conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n);
 
-/* A listen address taken apart: tcp://host:port, unix:/path; tls:// is known and refused for now. */
+/* A listen address taken apart: tcp://host:port, unix:/path; tls:// is known and refused for now.
+ */
 struct conf_listen {
     bool is_unix;
     char host[256]; /* numeric or name; "" for any. IPv6 without its brackets */
     char port[8];
     char path[108];
 };
-bool conf_parse_listen(const char *text, struct conf_listen *out, struct conf_error *err) MUST_CHECK;
+bool conf_parse_listen(
+    const char *text, struct conf_listen *out, struct conf_error *err) MUST_CHECK;
 
 #endif

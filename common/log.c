@@ -88,7 +88,7 @@ log_thread_name(const char *name)
 void
 log_set_level(enum log_level level)
 {
-    log_level_now = level;
+    __atomic_store_n(&log_level_now, level, __ATOMIC_RELAXED);
 }
 
 uint64_t
@@ -179,7 +179,7 @@ log_line(enum log_level level, const char *what, const char *fmt, ...)
     char line[LINE_MAX_BYTES + 1];
     uint64_t suppressed;
     int saved = errno;
-    if (level > log_level_now || !kind_admit(what, &suppressed))
+    if (level > __atomic_load_n(&log_level_now, __ATOMIC_RELAXED) || !kind_admit(what, &suppressed))
         return;
     size_t n = put_head(line, 256, level, what);
     if (suppressed != 0)

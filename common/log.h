@@ -1,6 +1,7 @@
 /* Lines for people, on stderr: "<N>" priority as journald reads it when stderr is the journal, then
  * key=value pairs. Never blocks and never ends the process: a line that stderr can't take now is
- * counted and said later. Safe from any thread. Text that came from a peer goes through log_quote. */
+ * counted and said later. Safe from any thread. Text that came from a peer goes through log_quote.
+ */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
 
@@ -16,9 +17,10 @@ void log_thread_name(const char *name);
 void log_set_level(enum log_level level);
 extern enum log_level log_level_now;
 
-/* One line: log_line(LOG_L_WARN, "conn-closed", "reason=%s fd=%d", ...). `what` names the kind of line
- * (lower case, dashes) and is the unit of rate limiting: above log.rate per second lines of the kind are
- * counted, and the count is said with the next one. A line is at most 1024 bytes, cut with "...". */
+/* One line: log_line(LOG_L_WARN, "conn-closed", "reason=%s fd=%d", ...). `what` names the kind of
+ * line (lower case, dashes) and is the unit of rate limiting: above log.rate per second lines of
+ * the kind are counted, and the count is said with the next one. A line is at most 1024 bytes, cut
+ * with "...". */
 void log_line(enum log_level level, const char *what, const char *fmt, ...) PRINTF(3, 4);
 
 #define log_error(what, ...) log_line(LOG_L_ERROR, what, __VA_ARGS__)
@@ -26,7 +28,7 @@ void log_line(enum log_level level, const char *what, const char *fmt, ...) PRIN
 #define log_info(what, ...) log_line(LOG_L_INFO, what, __VA_ARGS__)
 #define log_debug(what, ...)                                                                       \
     do {                                                                                           \
-        if (UNLIKELY(log_level_now >= LOG_L_DEBUG))                                                \
+        if (UNLIKELY(__atomic_load_n(&log_level_now, __ATOMIC_RELAXED) >= LOG_L_DEBUG))            \
             log_line(LOG_L_DEBUG, what, __VA_ARGS__);                                              \
     } while (0)
 
