@@ -1116,19 +1116,43 @@ conf_start_flags(unsigned *count)
     return start.flags;
 }
 
-/* Gives the row of b to a and that of a to b. */
+/* Texts that were replaced while somebody might have been reading them. */
+static char **retired;
+static unsigned retired_count;
+
+/* Gives the row of `from` to c, of which other threads may be reading it: whole words, and a text
+ * that is replaced stays where it is (a few bytes for each reload). */
 static void
-swap_row(struct conf *a, struct conf *b, const struct row *r)
+adopt_row(struct conf *c, struct conf *from, const struct row *r)
 {
-    uint8_t tmp[sizeof(struct conf_list)];
-    size_t n = r->type == T_LIST    ? sizeof(struct conf_list)
-               : r->type == T_STR   ? sizeof(char *)
-               : r->type == T_BOOL  ? sizeof(bool)
-               : r->type == T_LEVEL ? sizeof(enum log_level)
-                                    : sizeof(uint64_t);
-    memcpy(tmp, field(a, r), n);
-    memcpy(field(a, r), field(b, r), n);
-    memcpy(field(b, r), tmp, n);
+    void *to = field(c, r), *new = field(from, r);
+    uint64_t number;
+    switch (r->type) {
+    case T_INT:
+    case T_SIZE:
+    case T_DURATION:
+        memcpy(&number, new, sizeof number);
+        __atomic_store_n((uint64_t *)to, number, __ATOMIC_RELAXED);
+        break;
+    case T_BOOL: __atomic_store_n((bool *)to, *(bool *)new, __ATOMIC_RELAXED); break;
+    case T_LEVEL:
+        __atomic_store_n((enum log_level *)to, *(enum log_level *)new, __ATOMIC_RELAXED);
+        break;
+    case T_STR:
+        retired = xrealloc(retired, (retired_count + 1) * sizeof retired[0]);
+        retired[retired_count++] = *(char **)to;
+        __atomic_store_n((char **)to, *(char **)new, __ATOMIC_RELEASE);
+        *(char **)new = NULL;
+        break;
+    case T_LIST: break; /* never reloaded, see can_reload */
+    }
+}
+
+/* Lists are two words, which can't be replaced under a reader. */
+static bool
+can_reload(const struct row *r)
+{
+    return r->reload == RELOAD && r->type != T_LIST;
 }
 
 bool
@@ -1145,8 +1169,8 @@ conf_reload(struct conf *c, struct conf_error *err)
         conf_row_value(&fresh, i, after, sizeof after);
         if (strcmp(before, after) == 0)
             continue;
-        if (rows[i].reload == RELOAD) {
-            swap_row(c, &fresh, &rows[i]);
+        if (can_reload(&rows[i])) {
+            adopt_row(c, &fresh, &rows[i]);
             log_info("conf-changed", "setting=%s value=%s", rows[i].name, after);
         } else {
             log_warn("conf-needs-restart", "setting=%s value=%s running=%s", rows[i].name, after,

@@ -61,7 +61,7 @@ void conf_from_command_line(
     struct conf *c, int *argc, char **argv, const char *program, const char *usage);
 /* SIGHUP: reads file, environment and flags again. Settings that may change are changed in c (and
  * logged), those that need a restart keep their value (and are logged). On an error c stays as it
- * was. */
+ * was. Other threads may read numbers, switches and texts of c meanwhile. */
 bool conf_reload(struct conf *c, struct conf_error *err) MUST_CHECK;
 /* What conf_from_command_line found, for starting children alike: the file (absolute; NULL if
  * none), and the --section.key=value flags. */

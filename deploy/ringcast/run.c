@@ -57,7 +57,6 @@ struct run {
     int worker_pipe[2];
     int broker_pipe[2];
     struct metric_page page;
-    char (*setting_names)[48];
     enum phase phase;
     bool was_ready;       /* everything was ready once */
     bool hurried;         /* a second signal: no more patience */
@@ -133,7 +132,18 @@ make_listen_names(struct run *r)
             at += (size_t)snprintf(r->listen_names + at, cap - at, "%sring%u", at ? ":" : "", ring);
 }
 
-/* Our own counters, and the settings in force, so that `status` shows limits beside figures. */
+/* Settings in force, behind our own counters, so that `status` shows limits beside figures. The
+ * order is that of config.def, numbers only. */
+static void
+store_limits(struct run *r)
+{
+    uint32_t n = M_FIRST_SETTING;
+    uint64_t v;
+    for (unsigned i = 0; conf_row_name(i) != NULL; i++)
+        if (n < r->page.header->row_count && conf_row_number(r->c, i, &v))
+            metric_set(r->page.values, n++, v);
+}
+
 static void
 make_page(struct run *r)
 {
@@ -143,21 +153,19 @@ make_page(struct run *r)
 #include "deploy/ringcast/run.def"
 #undef RUN_METRIC
     };
-    uint64_t v[SETTINGS_MAX];
+    char names[SETTINGS_MAX][48]; /* the page keeps copies */
     uint32_t n = 0;
-    r->setting_names = xcalloc(SETTINGS_MAX, sizeof r->setting_names[0]);
+    uint64_t v;
     for (unsigned i = 0; n < SETTINGS_MAX && conf_row_name(i) != NULL; i++) {
-        if (!conf_row_number(r->c, i, &v[n]))
+        if (!conf_row_number(r->c, i, &v))
             continue;
-        (void)snprintf(
-            r->setting_names[n], sizeof r->setting_names[n], "limit_%s", conf_row_name(i));
-        *strchr(r->setting_names[n], '.') = '_';
-        rows[M_FIRST_SETTING + n] = (struct metric_row){r->setting_names[n], "", "", METRIC_GAUGE};
+        (void)snprintf(names[n], sizeof names[n], "limit_%s", conf_row_name(i));
+        *strchr(names[n], '.') = '_';
+        rows[M_FIRST_SETTING + n] = (struct metric_row){names[n], "", "", METRIC_GAUGE};
         n++;
     }
     r->page = metric_page_new(r->c->run_dir, "run", 0, -1, rows, M_FIRST_SETTING + n);
-    for (uint32_t i = 0; i < n; i++)
-        metric_set(r->page.values, M_FIRST_SETTING + i, v[i]);
+    store_limits(r);
     metric_set(r->page.values, M_processes, r->child_count);
 }
 
@@ -218,7 +226,6 @@ run_close(struct run *r)
     free(r->children);
     free(r->listen_fds);
     free(r->listen_names);
-    free(r->setting_names);
 }
 
 /* ---- children ---- */
@@ -442,6 +449,7 @@ reload(struct run *r)
         return;
     }
     log_set_level(r->c->log_level);
+    store_limits(r);
     signal_children(r, true, SIGHUP);
     signal_children(r, false, SIGHUP);
     log_info("reloaded", "file=%s", conf_start_file() != NULL ? conf_start_file() : "none");

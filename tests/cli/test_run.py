@@ -272,6 +272,8 @@ class Reload(cli.Case):
         r.wait_line("err", "conf-needs-restart setting=worker.count value=2 running=1")
         self.assertEqual(self.wait_log("worker.0", "signal")[3], "SIGHUP")
         self.assertEqual(self.wait_log("broker.0", "signal")[3], "SIGHUP")
+        self.assertEqual(self.ringcast("status", f"--run.dir={self.run_dir}", "--counter",
+                                       "limit_sc_ping_interval", status=0)[1], "2000\n")
         conf.write_text("[sc]\nping_interval = soon\n")
         r.process.send_signal(signal.SIGHUP)
         self.assertIn("x.conf:2", r.wait_line("err", "reload-refused"))

@@ -465,10 +465,17 @@ reload_changes_what_may_change_and_nothing_on_errors(void **state)
     start.file = path;
     write_file(path, "[sc]\nping_interval = 1s\n[worker]\ncount = 2\n");
     assert_true(load_all(&c, &err));
-    write_file(path, "[sc]\nping_interval = 2s\n[worker]\ncount = 3\n");
+    const char *unserved = c.sc_unserved;
+    write_file(path,
+        "[sc]\nping_interval = 2s\nunserved = error\n[worker]\ncount = 3\n[log]\nlevel = warn\n"
+        "[http]\nplayground = on\n");
     assert_true(conf_reload(&c, &err));
     assert_int_equal(c.sc_ping_interval, 2000);
     assert_int_equal(c.worker_count, 2);
+    assert_int_equal(c.log_level, LOG_L_WARN);
+    assert_true(c.http_playground);
+    assert_string_equal(c.sc_unserved, "error");
+    assert_string_equal(unserved, "silent"); /* whoever reads the old text may go on */
     write_file(path, "[sc]\nping_interval = 3s\npong = 1\n");
     assert_false(conf_reload(&c, &err));
     assert_says(&err, path, "sc.pong", NULL);
