@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -51,21 +50,6 @@ broker_on_accept(struct broker *b, struct ring_done d)
         b->accepting = false;
     if (d.res >= 0)
         peer_new(b, d.res);
-}
-
-static void
-arm_bell(struct broker *b)
-{
-    struct io_uring_sqe *sqe = ring_sqe(&b->ring);
-    io_uring_prep_read(sqe, b->bell_fd, &b->bell_value, sizeof b->bell_value, 0);
-    ring_set_tag(sqe, OP_BELL, 0, 0);
-}
-
-void
-broker_on_bell(struct broker *b, struct ring_done d)
-{
-    (void)d;
-    arm_bell(b);
 }
 
 void
@@ -335,9 +319,8 @@ broker_init(struct broker *b, const struct conf *conf, unsigned index, struct co
     *b = (struct broker){.conf = conf, .index = index, .listen_fd = -1, .signal_fd = -1, .parent_fd = -1};
     b->now = b->seen = b->beat_at = mono_now();
     b->settle_by = mono_add_ms(b->now, SETTLE_MS);
-    b->bell_fd = eventfd(0, EFD_CLOEXEC);
-    if (getrandom(&b->seed, sizeof b->seed, 0) != sizeof b->seed || b->bell_fd < 0)
-        return fail(err, "can't begin:", "eventfd or getrandom", errno);
+    if (getrandom(&b->seed, sizeof b->seed, 0) != sizeof b->seed)
+        return fail(err, "can't begin:", "getrandom", errno);
     pin(b);
     int rc = ring_init(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
     if (rc < 0)
@@ -351,7 +334,6 @@ broker_init(struct broker *b, const struct conf *conf, unsigned index, struct co
     b->page = metric_page_new(conf->run_dir, "broker", index, -1, rows, BM_COUNT);
     b->metrics = b->page.values;
     arm_accept(b);
-    arm_bell(b);
     return true;
 }
 
@@ -369,7 +351,6 @@ broker_fini(struct broker *b)
     ring_fini(&b->ring);
     chans_fini(b);
     pool_fini(&b->peers);
-    close(b->bell_fd);
     if (b->listen_fd >= 0)
         close(b->listen_fd);
     unlink(b->path);

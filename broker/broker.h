@@ -37,8 +37,6 @@ struct broker {
     struct mono seen;         /* last turn: a long gap means that this process was stopped itself */
     struct mono grace_until;  /* until then nobody is given up for silence */
     int listen_fd;
-    int bell_fd;              /* eventfd all peers ring */
-    uint64_t bell_value;
     int signal_fd, parent_fd;
     char path[108];           /* of the listening socket */
     struct pool peers;        /* struct peer */
@@ -65,7 +63,6 @@ void broker_run(struct broker *b);
 void broker_fini(struct broker *b);
 
 void broker_on_accept(struct broker *b, struct ring_done d);
-void broker_on_bell(struct broker *b, struct ring_done d);
 void broker_on_signal(struct broker *b, struct ring_done d);
 void broker_on_ignored(struct broker *b, struct ring_done d);
 

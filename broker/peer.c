@@ -39,7 +39,6 @@ peer_new(struct broker *b, int fd)
         return;
     }
     p->fd = fd;
-    p->bell_fd = -1;
     p->since = b->now;
     watch(b, p, OP_HELLO);
 }
@@ -48,7 +47,7 @@ peer_new(struct broker *b, int fd)
 
 struct greeting {
     struct ipc_hello hello;
-    int fds[2];
+    int fd;
     unsigned fd_count;
     uid_t uid;
 };
@@ -56,7 +55,7 @@ struct greeting {
 static bool
 receive_hello(struct peer *p, struct greeting *g)
 {
-    char control[CMSG_SPACE(2 * sizeof(int))];
+    char control[CMSG_SPACE(sizeof(int))];
     struct iovec iov = {&g->hello, sizeof g->hello};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t n = recvmsg(p->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -64,9 +63,10 @@ receive_hello(struct peer *p, struct greeting *g)
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         g->fd_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        memcpy(g->fds, CMSG_DATA(c), MIN(g->fd_count, 2u) * sizeof(int));
+        if (g->fd_count > 0)
+            memcpy(&g->fd, CMSG_DATA(c), sizeof(int));
     }
-    return n == sizeof g->hello && g->fd_count == 2;
+    return n == sizeof g->hello && g->fd_count == 1;
 }
 
 static const char *
@@ -83,7 +83,7 @@ judge_hello(struct broker *b, struct peer *p, const struct greeting *g)
         return "another message table: run worker and broker of one release";
     if (!is_pow2(g->hello.lane_bytes) || g->hello.lane_bytes < 65536 || g->hello.lane_bytes > 1u << 30)
         return "lane.bytes out of range";
-    if (shm_attach(g->fds[0], ipc_segment_size(g->hello.lane_bytes), (void **)&p->seg) < 0)
+    if (shm_attach(g->fd, ipc_segment_size(g->hello.lane_bytes), (void **)&p->seg) < 0)
         return "the segment is not of the announced size, or not sealed";
     p->seg_bytes = ipc_segment_size(g->hello.lane_bytes);
     (void)b;
@@ -91,31 +91,18 @@ judge_hello(struct broker *b, struct peer *p, const struct greeting *g)
 }
 
 static void
-send_welcome(struct broker *b, struct peer *p, const char *refusal)
+send_welcome(struct peer *p, const char *refusal)
 {
     struct ipc_welcome w = {.magic = IPC_MAGIC, .ok = refusal == NULL};
     if (refusal != NULL)
         snprintf(w.sentence, sizeof w.sentence, "%s", refusal);
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec iov = {&w, sizeof w};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (refusal == NULL) {
-        m.msg_control = control;
-        m.msg_controllen = sizeof control;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &b->bell_fd, sizeof(int));
-    }
-    (void)!sendmsg(p->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)!send(p->fd, &w, sizeof w, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void
 peer_up(struct broker *b, struct peer *p, const struct greeting *g)
 {
     p->state = PEER_UP;
-    p->bell_fd = g->fds[1];
     p->lane_bytes = g->hello.lane_bytes;
     p->worker = g->hello.worker;
     p->ring = g->hello.ring;
@@ -127,24 +114,22 @@ peer_up(struct broker *b, struct peer *p, const struct greeting *g)
     GAUGE(b, peers, b->metrics[BM_peers] + 1);
     COUNT(b, attached_total);
     log_info("attached", "worker=%u ring=%u pid=%d", p->worker, p->ring, p->pid);
-    watch(b, p, OP_HANGUP);
+    watch(b, p, OP_BELL);
 }
 
 void
 peer_on_hello(struct broker *b, struct peer *p, struct ring_done d)
 {
-    struct greeting g = {.fds = {-1, -1}};
+    struct greeting g = {.fd = -1};
     if (p->state != PEER_GREETING || d.res < 0) {
         peer_drop(b, p, NULL);
         return;
     }
     const char *refusal = receive_hello(p, &g) ? judge_hello(b, p, &g) : "no proper greeting";
-    send_welcome(b, p, refusal);
-    if (g.fds[0] >= 0)
-        close(g.fds[0]);
+    send_welcome(p, refusal);
+    if (g.fd >= 0)
+        close(g.fd);
     if (refusal != NULL) {
-        if (g.fds[1] >= 0)
-            close(g.fds[1]);
         COUNT(b, refused_attach_total);
         log_warn("attach-refused", "worker=%u ring=%u why=\"%s\"", g.hello.worker, g.hello.ring, refusal);
         peer_drop(b, p, NULL);
@@ -154,13 +139,15 @@ peer_on_hello(struct broker *b, struct peer *p, struct ring_done d)
 }
 
 void
-peer_on_hangup(struct broker *b, struct peer *p, struct ring_done d)
+peer_on_bell(struct broker *b, struct peer *p, struct ring_done d)
 {
+    char bell[8];
     (void)d;
-    if (p->state == PEER_UP)
-        peer_drop(b, p, "it hung up");
+    ssize_t n = recv(p->fd, bell, sizeof bell, MSG_DONTWAIT);
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        watch(b, p, OP_BELL);
     else
-        peer_drop(b, p, NULL);
+        peer_drop(b, p, "it hung up");
 }
 
 /* -- writing -- */
@@ -278,14 +265,11 @@ peer_catch_up(struct broker *b, struct peer *p)
         unblock(b, p);
 }
 
+/* A socket that takes no more holds a bell already. */
 static void
-ring_bell(struct broker *b, struct peer *p)
+ring_bell(struct peer *p)
 {
-    static const uint64_t one = 1;
-    struct io_uring_sqe *sqe = ring_sqe(&b->ring);
-    /* Through the ring: a peer that filled its eventfd cannot make this block. */
-    io_uring_prep_write(sqe, p->bell_fd, &one, sizeof one, 0);
-    ring_set_tag(sqe, OP_RING, 0, 0);
+    (void)!send(p->fd, IPC_BELL, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     p->bell_wanted = false;
 }
 
@@ -311,7 +295,7 @@ peer_flush(struct broker *b, struct peer *p)
     if (lane_publish(&p->out))
         p->bell_wanted = true;
     if (p->bell_wanted)
-        ring_bell(b, p);
+        ring_bell(p);
 }
 
 /* -- reading: every record is judged before it is believed -- */
@@ -525,8 +509,6 @@ peer_free(struct broker *b, struct peer *p)
     if (p->state != PEER_GONE || p->inflight > 0)
         return;
     close(p->fd);
-    if (p->bell_fd >= 0)
-        close(p->bell_fd);
     shm_unmap(p->seg, p->seg_bytes);
     buf_free(&p->overflow);
     free(p->chan_of);

@@ -31,7 +31,7 @@ struct peer {
     bool stuck;             /* its next record waits for another ring's room */
     bool bell_wanted;       /* its bell is to be rung at the end of the turn */
     uint16_t inflight;
-    int fd, bell_fd;
+    int fd;
     struct ipc_segment *seg;
     size_t seg_bytes;
     uint32_t lane_bytes;
@@ -61,7 +61,7 @@ peer_slot(const struct broker *b, const struct peer *p)
 
 void peer_new(struct broker *b, int fd);
 void peer_on_hello(struct broker *b, struct peer *p, struct ring_done d);
-void peer_on_hangup(struct broker *b, struct peer *p, struct ring_done d);
+void peer_on_bell(struct broker *b, struct peer *p, struct ring_done d);
 /* Ends a peer: its interests go, its lanes are unmapped once nothing is in flight. */
 void peer_drop(struct broker *b, struct peer *p, const char *why);
 /* Handles up to `budget` records; true if there are more. */

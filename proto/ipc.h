@@ -41,8 +41,11 @@ size_t ipc_segment_size(uint32_t lane_bytes);
 void *ipc_lane_out(struct ipc_segment *s);
 void *ipc_lane_back(struct ipc_segment *s, uint32_t lane_bytes);
 
-/* The attach, one SEQPACKET message each way. HELLO brings the segment and the ring's bell (two
- * descriptors), WELCOME the broker's bell (one); a refusal brings a sentence and none. */
+/* The attach, one SEQPACKET message each way: HELLO brings the segment's descriptor, WELCOME says yes or
+ * why not. From then on the socket is both sides' doorbell (a message of one byte; only sent to who
+ * said that it sleeps), and its end is how a death is noticed. Not an eventfd: the other side could
+ * make that block, by filling it and taking O_NONBLOCK off the shared description. */
+#define IPC_BELL "!"
 struct ipc_hello {
     uint64_t magic, table_hash;
     uint32_t version, lane_bytes;

@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -47,11 +46,11 @@ struct link {
     struct links *all;
     unsigned broker;
     uint8_t state;        /* enum link_state */
-    int fd, bell_fd;      /* bell_fd: the broker's */
+    int fd;               /* the attach; doorbell and sign of life of both sides */
     uint32_t gen;         /* of the socket: late completions of an old one are told apart */
     struct ipc_segment *seg;
     struct lane out, in;
-    bool bell_wanted, full, was_up;
+    bool full;
     bool up_now;          /* attached in this turn: on_attached is due */
     struct mono away_since, try_at, since;
     uint32_t retry_ms;
@@ -71,8 +70,6 @@ struct links {
     uint64_t *metrics;
     const struct link_ops *ops;
     void *arg;
-    int bell_fd;          /* ours: every broker rings it */
-    uint64_t bell_value;
     struct mono now, seen, grace_until;
     uint32_t lane_bytes;
     struct link link[];
@@ -373,9 +370,6 @@ socket_close(struct link *l)
     }
     l->fd = -1;
     l->gen++;
-    if (l->bell_fd >= 0)
-        close(l->bell_fd);
-    l->bell_fd = -1;
     shm_unmap(l->seg, ipc_segment_size(l->all->lane_bytes));
     l->seg = NULL;
 }
@@ -415,7 +409,7 @@ watch(struct link *l)
 {
     struct io_uring_sqe *sqe = ring_sqe(l->all->ring);
     io_uring_prep_poll_add(sqe, l->fd, POLLIN | POLLRDHUP);
-    ring_set_tag(sqe, OP_LINK_SOCK, l->gen, l->broker);
+    ring_set_tag(sqe, OP_LINK, l->gen, l->broker);
 }
 
 static bool
@@ -431,15 +425,14 @@ say_hello(struct link *l, int segment_fd)
         .ring = ls->ring_idx,
         .pid = getpid(),
     };
-    int fds[2] = {segment_fd, ls->bell_fd};
-    char control[CMSG_SPACE(sizeof fds)] = {0};
+    char control[CMSG_SPACE(sizeof segment_fd)] = {0};
     struct iovec iov = {&h, sizeof h};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof fds);
-    memcpy(CMSG_DATA(c), fds, sizeof fds);
+    c->cmsg_len = CMSG_LEN(sizeof segment_fd);
+    memcpy(CMSG_DATA(c), &segment_fd, sizeof segment_fd);
     return sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof h;
 }
 
@@ -488,14 +481,8 @@ static void
 on_welcome(struct link *l)
 {
     struct ipc_welcome w;
-    char control[CMSG_SPACE(sizeof(int))];
-    struct iovec iov = {&w, sizeof w};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    ssize_t n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
-    if (c != NULL && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(&l->bell_fd, CMSG_DATA(c), sizeof(int));
-    if (n != sizeof w || w.magic != IPC_MAGIC || !w.ok || l->bell_fd < 0) {
+    ssize_t n = recv(l->fd, &w, sizeof w, MSG_DONTWAIT);
+    if (n != sizeof w || w.magic != IPC_MAGIC || !w.ok) {
         if (n == sizeof w && !w.ok)
             log_error("attach-refused", "broker=%u why=\"%.*s\"", l->broker, (int)sizeof w.sentence, w.sentence);
         link_lost(l, "refused");
@@ -543,18 +530,20 @@ link_begin(struct link *l)
     ls->ops->on_room(ls->arg, l->broker);
 }
 
+/* The socket has news: a bell, or its end. */
+static bool
+was_rung(struct link *l)
+{
+    char bell[8];
+    ssize_t n = recv(l->fd, bell, sizeof bell, MSG_DONTWAIT);
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
 void
 links_on_cqe(struct links *ls, unsigned op, uint32_t slot, uint32_t gen, int res, uint32_t flags)
 {
     (void)flags;
-    if (op == OP_LINK_BELL) {
-        if (slot == 0 && res != -ECANCELED) {
-            struct io_uring_sqe *sqe = ring_sqe(ls->ring);
-            io_uring_prep_read(sqe, ls->bell_fd, &ls->bell_value, sizeof ls->bell_value, 0);
-            ring_set_tag(sqe, OP_LINK_BELL, 0, 0);
-        }
-        return;
-    }
+    (void)op;
     if (slot >= ls->count)
         return;
     struct link *l = &ls->link[slot];
@@ -563,8 +552,10 @@ links_on_cqe(struct links *ls, unsigned op, uint32_t slot, uint32_t gen, int res
     ls->now = mono_now();
     if (l->state == LINK_GREETING && !(res & (POLLHUP | POLLERR) && !(res & POLLIN)))
         on_welcome(l);
-    else
+    else if (l->state != LINK_UP || !was_rung(l))
         link_lost(l, "it hung up");
+    else
+        watch(l);
 }
 
 /* -- reading -- */
@@ -693,15 +684,6 @@ links_drain(struct links *ls, unsigned budget)
     return more;
 }
 
-static void
-ring_bell(struct links *ls, struct link *l)
-{
-    static const uint64_t one = 1;
-    struct io_uring_sqe *sqe = ring_sqe(ls->ring);
-    io_uring_prep_write(sqe, l->bell_fd, &one, sizeof one, 0);
-    ring_set_tag(sqe, OP_LINK_BELL, 0, 1); /* slot 1: its completion says nothing */
-}
-
 void
 links_flush(struct links *ls)
 {
@@ -710,8 +692,8 @@ links_flush(struct links *ls)
         if (l->state != LINK_UP)
             continue;
         bool wanted = lane_release(&l->in);
-        if (lane_publish(&l->out) || wanted)
-            ring_bell(ls, l);
+        if (lane_publish(&l->out) || wanted) /* a socket that takes no more holds a bell already */
+            (void)!send(l->fd, IPC_BELL, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
 }
 
@@ -807,23 +789,16 @@ links_new(const struct conf *conf, struct ring *ring, unsigned worker_idx, unsig
     ls->arg = ring_arg;
     ls->lane_bytes = (uint32_t)conf->lane_bytes;
     ls->now = ls->seen = mono_now();
-    ls->bell_fd = eventfd(0, EFD_CLOEXEC);
-    if (ls->bell_fd < 0) {
-        free(ls);
-        return NULL;
-    }
     for (unsigned i = 0; i < count; i++)
         ls->link[i] = (struct link){
             .all = ls,
             .broker = i,
             .fd = -1,
-            .bell_fd = -1,
             .away_since = ls->now,
             .try_at = ls->now,
             .retry_ms = RETRY_MIN_MS,
             .held = buf_make(UINT32_MAX),
         };
-    links_on_cqe(ls, OP_LINK_BELL, 0, 0, 0, 0);
     return ls;
 }
 
@@ -837,6 +812,5 @@ links_free(struct links *ls)
         free(l->line);
         free(l->xoff);
     }
-    close(ls->bell_fd);
     free(ls);
 }
