@@ -84,17 +84,24 @@ test('page: frames are shown both ways, pings answered', limit, async () => {
 
 test('page: a picture of it', { ...limit, skip: limit.skip || (!process.env.RINGCAST_TEST_SCREENSHOT && 'RINGCAST_TEST_SCREENSHOT=FILE asks for it') }, async () => {
     await page.uncheck('#pings');
+    await page.setViewportSize({ width: 1280, height: 1020 });
+    await page.click('#clear-rtt');
     const other = await dial(server.port);
-    for (const [i, t] of ['good morning', 'the kettle is on', '{"temperature":21.5}', 'see you at ten'].entries())
-        await other.publish('hello', i === 2 ? { temperature: 21.5, unit: '°C' } : { from: 'anna', text: t });
-    for (let i = 0; i < 20; i++) { await page.click('#send'); await new Promise(r => setTimeout(r, 30)); }
-    await page.waitForFunction(() => Number(document.getElementById('m-n').textContent) >= 126);
+    for (let i = 0; i < 60; i++) { await page.click('#send'); await new Promise(r => setTimeout(r, 20)); }
+    await page.click('#clear-msg');
+    for (const data of [{ from: 'anna', text: 'good morning' }, { from: 'ben', text: 'the kettle is on' }, { temperature: 21.5, unit: '°C' }, ['any', 'JSON', 1, null, true]]) {
+        await other.publish('hello', data);
+        await page.click('#send');
+        await new Promise(r => setTimeout(r, 40));
+    }
+    await page.waitForFunction(() => Number(document.getElementById('m-n').textContent) === 8);
     await page.fill('#channel', 'news');
     await page.click('#sub button');
     await page.waitForFunction(() => document.querySelectorAll('#channels li:not(.pending)').length === 2);
     await page.screenshot({ path: process.env.RINGCAST_TEST_SCREENSHOT });
     await page.click('button[aria-label="Unsubscribe from news"]');
     await page.check('#pings');
+    await page.setViewportSize({ width: 1280, height: 860 });
     await other.end();
 });
 
