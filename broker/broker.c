@@ -69,6 +69,17 @@ arm_signal(struct broker *b, int fd, enum signal_slot slot)
     ring_set_tag(sqe, OP_SIGNAL, 0, slot);
 }
 
+/* Settings that may change do; a bad file leaves all as it was. */
+static void
+reload(struct broker *b)
+{
+    struct conf_error err;
+    if (conf_reload(b->conf, &err))
+        log_set_level(b->conf->log_level);
+    else
+        log_error("not-reloaded", "why=\"%s\"", err.text);
+}
+
 void
 broker_on_signal(struct broker *b, struct ring_done d)
 {
@@ -76,9 +87,12 @@ broker_on_signal(struct broker *b, struct ring_done d)
         b->stopping = MAX(b->stopping, 1);
     } else {
         struct signalfd_siginfo si;
-        if (read(b->signal_fd, &si, sizeof si) == sizeof si &&
-            (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT))
+        if (read(b->signal_fd, &si, sizeof si) != sizeof si)
+            si.ssi_signo = 0;
+        if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
             b->stopping++;
+        if (si.ssi_signo == SIGHUP)
+            reload(b);
         arm_signal(b, b->signal_fd, SLOT_SIGNAL);
     }
     if (b->stopping)
@@ -314,7 +328,7 @@ pin(const struct broker *b)
 }
 
 bool
-broker_init(struct broker *b, const struct conf *conf, unsigned index, struct conf_error *err)
+broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err)
 {
     *b = (struct broker){.conf = conf, .index = index, .listen_fd = -1, .signal_fd = -1, .parent_fd = -1};
     b->now = b->seen = b->beat_at = mono_now();

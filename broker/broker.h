@@ -28,7 +28,7 @@ enum broker_op {
 
 struct broker {
     struct ring ring;
-    const struct conf *conf;
+    struct conf *conf;
     unsigned index;
     uint64_t *metrics;
     struct metric_page page;
@@ -55,7 +55,7 @@ struct broker {
 };
 
 /* False with a sentence in err. The caller frees with broker_fini. */
-bool broker_init(struct broker *b, const struct conf *conf, unsigned index, struct conf_error *err) MUST_CHECK;
+bool broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err) MUST_CHECK;
 /* Watches signal_fd and parent_fd, where they are set. */
 void broker_watch(struct broker *b);
 void broker_turn(struct broker *b, uint32_t max_wait_ms);

@@ -3,6 +3,7 @@
 #define BROKER_METRICS_H
 
 #include "common/metric.h"
+#include "proto/ipc.h"
 
 enum broker_metric {
 #define METRIC_RING(name)
@@ -12,7 +13,8 @@ enum broker_metric {
 #undef METRIC
 #undef METRIC_RING
 #undef METRIC_BROKER
-    BM_COUNT
+    BM_LANE_BASE, /* one for each message of ipc.def, as received */
+    BM_COUNT = BM_LANE_BASE + IPC_ROW_COUNT
 };
 
 void broker_metric_rows(struct metric_row rows[BM_COUNT]);

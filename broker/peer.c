@@ -454,6 +454,7 @@ peer_drain(struct broker *b, struct peer *p, unsigned budget)
         if (rc == LANE_CORRUPT)
             break;
         lane_take(&p->in, &r);
+        metric_add(b->metrics, BM_LANE_BASE + ipc_row_of(r.type), 1);
     }
     if (rc == LANE_CORRUPT || p->corrupt) {
         COUNT(b, corrupt_lanes_total);

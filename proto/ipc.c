@@ -15,6 +15,30 @@ ipc_table_hash(void)
     return XXH3_64bits(text, sizeof text);
 }
 
+static const struct {
+    const char *name, *sentence;
+} rows[] = {
+#define IPC(name_, number_, direction_, payload_, sentence_) {#name_, sentence_},
+#include "proto/tbl/ipc.def"
+#undef IPC
+};
+
+const char *
+ipc_row_str(enum ipc_row row)
+{
+    static char lower[IPC_ROW_COUNT][16];
+    char *out = lower[row];
+    for (size_t i = 0; i + 1 < sizeof lower[0] && rows[row].name[i]; i++)
+        out[i] = (char)(rows[row].name[i] | 0x20);
+    return out;
+}
+
+const char *
+ipc_row_sentence(enum ipc_row row)
+{
+    return rows[row].sentence;
+}
+
 size_t
 ipc_segment_size(uint32_t lane_bytes)
 {

@@ -12,6 +12,31 @@ enum ipc_type {
 #undef IPC
 };
 
+/* The rows counted, in the order of the table: for counters. */
+enum ipc_row {
+#define IPC(name, number, direction, payload, sentence) IPC_ROW_##name,
+#include "proto/tbl/ipc.def"
+#undef IPC
+    IPC_ROW_COUNT
+};
+
+/* Row of a type that was handled; the table has it. */
+static inline enum ipc_row
+ipc_row_of(uint8_t type)
+{
+    switch (type) {
+#define IPC(name, number, direction, payload, sentence)                                            \
+    case number: return IPC_ROW_##name;
+#include "proto/tbl/ipc.def"
+#undef IPC
+    default: return IPC_ROW_COUNT;
+    }
+}
+
+/* Name of a row in lower case ("subscribe") and its sentence. */
+const char *ipc_row_str(enum ipc_row row);
+const char *ipc_row_sentence(enum ipc_row row);
+
 enum ipc_flag {
     IPC_ANSWER = 1,   /* the sender waits for DONE or FAILED */
     IPC_HAS_DATA = 2, /* data was there, be it empty */

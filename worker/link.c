@@ -658,6 +658,7 @@ link_drain(struct link *l, unsigned budget)
             return false;
         }
         lane_take(&l->in, &r);
+        metric_add(l->all->metrics, RM_LANE_BASE + ipc_row_of(r.type), 1);
     }
     return true;
 }

@@ -141,9 +141,20 @@ fd_from_env(const char *name)
     return v != NULL && *v ? (int)strtol(v, NULL, 10) : -1;
 }
 
+/* Settings that may change do, under the rings that read them; a bad file leaves all as it was. */
+static void
+reload(struct conf *conf)
+{
+    struct conf_error err;
+    if (conf_reload(conf, &err))
+        log_set_level(conf->log_level);
+    else
+        log_error("not-reloaded", "why=\"%s\"", err.text);
+}
+
 /* Until every ring has ended: SIGTERM drains, a second one ends at once; so does the parent's end. */
 static void
-wait_and_tell(struct thread *threads, unsigned rings, int signals, int done_fd)
+wait_and_tell(struct conf *conf, struct thread *threads, unsigned rings, int signals, int done_fd)
 {
     struct pollfd p[] = {
         {.fd = signals, .events = POLLIN},
@@ -156,7 +167,11 @@ wait_and_tell(struct thread *threads, unsigned rings, int signals, int done_fd)
             continue;
         if (p[0].revents) {
             struct signalfd_siginfo si;
-            if (read(signals, &si, sizeof si) == sizeof si && (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT))
+            if (read(signals, &si, sizeof si) != sizeof si)
+                continue;
+            if (si.ssi_signo == SIGHUP)
+                reload(conf);
+            else
                 tell(threads, rings, ++asked > 1 ? 2 : 1);
         }
         if (p[1].revents) {
@@ -208,7 +223,7 @@ main(int argc, char **argv)
         if (pthread_create(&threads[r].id, NULL, ring_main, &threads[r]) != 0)
             die("can't start a ring thread: raise TasksMax= or ulimit -u");
     }
-    wait_and_tell(threads, rings, signals, done_fd);
+    wait_and_tell(&conf, threads, rings, signals, done_fd);
     for (unsigned r = 0; r < rings; r++) {
         pthread_join(threads[r].id, NULL);
         close(threads[r].setup.wake_fd);

@@ -1,8 +1,19 @@
 #include "worker/metrics.h"
 
+#include <stdio.h>
+
 #define ROW(row_name, row_kind, row_unit, row_sentence)                                            \
     rows[n++] = (struct metric_row){                                                               \
         .name = (row_name), .unit = (row_unit), .sentence = (row_sentence), .kind = METRIC_##row_kind};
+
+/* A row whose name is made of two; the text must outlive the rows. */
+#define NAMED(prefix, name, row_unit, row_sentence)                                                \
+    do {                                                                                           \
+        snprintf(names[n], sizeof names[n], prefix "%s", (name));                                  \
+        ROW(names[n], COUNTER, row_unit, row_sentence)                                             \
+    } while (0)
+
+static char names[RM_COUNT][48];
 
 void
 ring_metric_rows(struct metric_row rows[RM_COUNT])
@@ -15,11 +26,10 @@ ring_metric_rows(struct metric_row rows[RM_COUNT])
 #undef METRIC
 #undef METRIC_RING
 #undef METRIC_BROKER
-    static char names[CLOSE_COUNT][48];
-    for (unsigned i = 0; i < CLOSE_COUNT; i++) {
-        memcpy(names[i], "close_", 6);
-        const char *name = close_str((enum close_reason)i);
-        memcpy(names[i] + 6, name, MIN(strlen(name), sizeof names[i] - 7));
-        ROW(names[i], COUNTER, "connections", close_sentence((enum close_reason)i))
-    }
+    for (unsigned i = 0; i < CLOSE_COUNT; i++)
+        NAMED("close_", close_str((enum close_reason)i), "connections", close_sentence((enum close_reason)i));
+    for (unsigned i = 0; i < VERB_COUNT; i++)
+        NAMED("verb_", verb_str((enum verb_kind)i), "packets", "packets of clients with this meaning");
+    for (unsigned i = 0; i < IPC_ROW_COUNT; i++)
+        NAMED("lane_", ipc_row_str((enum ipc_row)i), "messages", ipc_row_sentence((enum ipc_row)i));
 }

@@ -4,6 +4,7 @@
 
 #include "common/metric.h"
 #include "proto/dialect.h"
+#include "proto/ipc.h"
 
 enum ring_metric {
 #define METRIC_RING(name) RM_##name,
@@ -14,7 +15,9 @@ enum ring_metric {
 #undef METRIC_RING
 #undef METRIC_BROKER
     RM_CLOSE_BASE, /* one row for each reason of close.def, in its order */
-    RM_COUNT = RM_CLOSE_BASE + CLOSE_COUNT
+    RM_VERB_BASE = RM_CLOSE_BASE + CLOSE_COUNT, /* one for each verb of verbs.def */
+    RM_LANE_BASE = RM_VERB_BASE + VERB_COUNT,   /* one for each message of ipc.def, as received */
+    RM_COUNT = RM_LANE_BASE + IPC_ROW_COUNT
 };
 
 void ring_metric_rows(struct metric_row rows[RM_COUNT]);

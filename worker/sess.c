@@ -368,6 +368,7 @@ sess_on_message(struct worker *w, struct conn *c, struct decoding *d)
         if (dialect->decode(c->dstate, &w->limits, d, &v) == DECODE_END)
             return true;
         c->turn_packets++;
+        metric_add(w->metrics, RM_VERB_BASE + v.kind, 1);
         if (admit(w, c, &v) == EFFECT_AGAIN) {
             d->step = step;
             d->count = count;

@@ -114,6 +114,21 @@ take_time(struct worker *w)
     w->tick = tick ? tick : 1;
 }
 
+/* What is kept in another form than the settings'; again now and then, for a reload may have changed them. */
+static void
+read_limits(struct worker *w)
+{
+    const struct conf *conf = w->conf;
+    uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
+    w->buffers_max = conf->mem_buffers ? conf->mem_buffers / rings : UINT64_MAX;
+    w->limits = (struct dialect_limits){
+        .max_depth = (uint32_t)conf->sc_max_depth,
+        .max_batch = (uint32_t)conf->sc_max_batch,
+        .max_channel_name = (uint32_t)conf->sc_max_channel_name,
+        .max_event_name = (uint32_t)conf->sc_max_event_name,
+    };
+}
+
 static void
 expire_one(void *arg, struct timer *t)
 {
@@ -299,8 +314,10 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     fan_out_all(w);
     close_doomed(w);
     wheel_expire(&w->wheel, w->now, EXPIRE_TIMERS, expire_one, w);
-    if ((int32_t)(w->tick - w->links_at) >= 0)
+    if ((int32_t)(w->tick - w->links_at) >= 0) {
         w->links_at = w->tick + wheel_ticks(links_tick(w->links, w->now));
+        read_limits(w);
+    }
     listen_tick(w);
     look_for_stop(w);
     if (w->unbuffered.n > 0)
@@ -353,13 +370,7 @@ setup_limits(struct worker *w, const struct worker_setup *s)
     uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
     uint64_t unshaken = conf->conn_max_unshaken ? conf->conn_max_unshaken / rings : s->conn_max / 5;
     w->unshaken_max = (uint32_t)MAX(MIN(unshaken, (uint64_t)10000), (uint64_t)1);
-    w->buffers_max = conf->mem_buffers ? conf->mem_buffers / rings : UINT64_MAX;
-    w->limits = (struct dialect_limits){
-        .max_depth = (uint32_t)conf->sc_max_depth,
-        .max_batch = (uint32_t)conf->sc_max_batch,
-        .max_channel_name = (uint32_t)conf->sc_max_channel_name,
-        .max_event_name = (uint32_t)conf->sc_max_event_name,
-    };
+    read_limits(w);
     w->wake_fd = s->wake_fd;
     w->stop = s->stop;
     w->listener_count = s->listen_count;

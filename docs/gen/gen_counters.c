@@ -19,6 +19,43 @@ static const struct {
 #undef CLOSE
 };
 
+static const struct {
+    const char *name, *sentence;
+} verbs[] = {
+#define VERB(name_, states, sentence_) {#name_, sentence_},
+#include "proto/tbl/verbs.def"
+#undef VERB
+};
+
+static const struct {
+    const char *name, *direction, *sentence;
+} lanes[] = {
+#define IPC(name_, number, direction_, payload, sentence_) {#name_, #direction_, sentence_},
+#include "proto/tbl/ipc.def"
+#undef IPC
+};
+
+static void
+print_counted(const char *prefix, const char *name, const char *sentence)
+{
+    printf("| `%s_", prefix);
+    gen_lower(name);
+    printf("` | ");
+    gen_cell(sentence);
+    printf(" |\n");
+}
+
+static void
+print_lanes(const char *direction)
+{
+    printf("And one for each message received from the other side of a lane (see lanes.md):\n\n"
+           "| Counter | |\n|---|---|\n");
+    for (size_t i = 0; i < sizeof lanes / sizeof lanes[0]; i++)
+        if (strcmp(lanes[i].direction, direction) == 0)
+            print_counted("lane", lanes[i].name, lanes[i].sentence);
+    putchar('\n');
+}
+
 static const struct row run_rows[] = {
 #define RUN_METRIC(name_, kind_, unit_, sentence_) {"RUN", #name_, #kind_, unit_, sentence_},
 #include "deploy/ringcast/run.def"
@@ -57,15 +94,15 @@ main(void)
     print_scope("RING", "Of a ring thread", "Pages `worker-N.RING`.");
     printf("One more for each reason a connection may end for (see closing.md):\n\n"
            "| Counter | |\n|---|---|\n");
-    for (size_t i = 0; i < sizeof closes / sizeof closes[0]; i++) {
-        printf("| `close_");
-        gen_lower(closes[i].name);
-        printf("` | ");
-        gen_cell(closes[i].sentence);
-        printf(" |\n");
-    }
+    for (size_t i = 0; i < sizeof closes / sizeof closes[0]; i++)
+        print_counted("close", closes[i].name, closes[i].sentence);
+    printf("\nOne for each thing a client's packet may ask for:\n\n| Counter | |\n|---|---|\n");
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        print_counted("verb", verbs[i].name, verbs[i].sentence);
     putchar('\n');
+    print_lanes("B2W");
     print_scope("BROKER", "Of a broker", "Pages `broker-N`.");
+    print_lanes("W2B");
     printf(
         "## Of ringcast run\n\nPage `run-0`.\n\n| Counter | Kind | Unit | |\n|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof run_rows / sizeof run_rows[0]; i++)
