@@ -9,8 +9,9 @@
 /* A row whose name is made of two; the text must outlive the rows. */
 #define NAMED(prefix, name, row_unit, row_sentence)                                                \
     do {                                                                                           \
-        snprintf(names[n], sizeof names[n], prefix "%s", (name));                                  \
-        ROW(names[n], COUNTER, row_unit, row_sentence)                                             \
+        char *both = names[n];                                                                     \
+        snprintf(both, sizeof names[0], prefix "%s", (name));                                      \
+        ROW(both, COUNTER, row_unit, row_sentence)                                                 \
     } while (0)
 
 static char names[RM_COUNT][48];
