@@ -171,6 +171,7 @@ beat_peer(struct broker *b, struct peer *p)
     }
     if (p->state != PEER_UP)
         return;
+    p->overflow.max = MAX(p->overflow.max, peer_overflow_max(b, p)); /* a reload may have raised it */
     atomic_store_explicit(&p->seg->broker_beat_ns, b->now.ns, memory_order_relaxed);
     struct mono beat = {atomic_load_explicit(&p->seg->worker_beat_ns, memory_order_relaxed)};
     bool grace = !mono_reached(b->now, b->grace_until);
@@ -265,8 +266,9 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
 void
 broker_run(struct broker *b)
 {
+    /* Once told to stop it still handles what is in its lanes. */
     while (b->stopping == 0 ||
-        (b->stopping == 1 && b->metrics[BM_peers] > 0 && !mono_reached(b->now, b->stop_at)))
+        (b->stopping == 1 && (b->busy || b->overflow_bytes > 0) && !mono_reached(b->now, b->stop_at)))
         broker_turn(b, TURN_MAX_MS);
 }
 
@@ -365,8 +367,8 @@ broker_fini(struct broker *b)
     ring_fini(&b->ring);
     chans_fini(b);
     pool_fini(&b->peers);
+    unlink(b->path); /* first: once nobody answers on it, the file may be a successor's */
     if (b->listen_fd >= 0)
         close(b->listen_fd);
-    unlink(b->path);
     metric_page_free(&b->page, true);
 }

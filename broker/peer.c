@@ -18,6 +18,8 @@
 #define LOW(b) ((b)->conf->lane_overflow_bytes / 8)
 /* Records of our own bookkeeping (DONE, FAILED, XOFF, XON) may exceed it by this much. */
 #define BOOKKEEPING (1u << 20)
+/* Pairs of ring and channel that wait for one ring; the list is walked while it is behind. */
+#define BLOCKED_MAX 256
 
 static void
 watch(struct broker *b, struct peer *p, enum broker_op op)
@@ -83,10 +85,11 @@ judge_hello(struct broker *b, struct peer *p, const struct greeting *g)
         return "another message table: run worker and broker of one release";
     if (!is_pow2(g->hello.lane_bytes) || g->hello.lane_bytes < 65536 || g->hello.lane_bytes > 1u << 30)
         return "lane.bytes out of range";
+    if (g->hello.lane_bytes != b->conf->lane_bytes)
+        return "lane.bytes differs: give worker and broker the same configuration";
     if (shm_attach(g->fd, ipc_segment_size(g->hello.lane_bytes), (void **)&p->seg) < 0)
         return "the segment is not of the announced size, or not sealed";
     p->seg_bytes = ipc_segment_size(g->hello.lane_bytes);
-    (void)b;
     return NULL;
 }
 
@@ -99,6 +102,12 @@ send_welcome(struct peer *p, const char *refusal)
     (void)!send(p->fd, &w, sizeof w, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+size_t
+peer_overflow_max(const struct broker *b, const struct peer *p)
+{
+    return b->conf->lane_overflow_bytes + p->lane_bytes + BOOKKEEPING;
+}
+
 static void
 peer_up(struct broker *b, struct peer *p, const struct greeting *g)
 {
@@ -109,7 +118,7 @@ peer_up(struct broker *b, struct peer *p, const struct greeting *g)
     p->pid = g->hello.pid;
     lane_init(&p->in, ipc_lane_out(p->seg), p->lane_bytes, false);
     lane_init(&p->out, ipc_lane_back(p->seg, p->lane_bytes), p->lane_bytes, true);
-    p->overflow = buf_make(b->conf->lane_overflow_bytes + p->lane_bytes + BOOKKEEPING);
+    p->overflow = buf_make(peer_overflow_max(b, p));
     atomic_store(&p->seg->broker_beat_ns, b->now.ns);
     GAUGE(b, peers, b->metrics[BM_peers] + 1);
     COUNT(b, attached_total);
@@ -138,6 +147,15 @@ peer_on_hello(struct broker *b, struct peer *p, struct ring_done d)
     peer_up(b, p, &g);
 }
 
+/* It hung up, but what it committed before counts. */
+static void
+peer_ended(struct broker *b, struct peer *p)
+{
+    if (p->state == PEER_UP)
+        (void)peer_drain(b, p, p->lane_bytes / 8); /* more records than a lane can hold */
+    peer_drop(b, p, "it hung up");
+}
+
 void
 peer_on_bell(struct broker *b, struct peer *p, struct ring_done d)
 {
@@ -147,7 +165,7 @@ peer_on_bell(struct broker *b, struct peer *p, struct ring_done d)
     if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
         watch(b, p, OP_BELL);
     else
-        peer_drop(b, p, "it hung up");
+        peer_ended(b, p);
 }
 
 /* -- writing -- */
@@ -170,6 +188,10 @@ overflow_put(struct broker *b, struct peer *p, struct lane_record r)
         p->overflow_at = 0;
     }
     size_t size = align_up(sizeof r + r.n, 8);
+    if (p->overflow_at > 0 && p->overflow.n + size > p->overflow.max) {
+        buf_eat(&p->overflow, p->overflow_at);
+        p->overflow_at = 0;
+    }
     if (!buf_reserve(&p->overflow, size)) {
         p->corrupt = true; /* nothing may be skipped: the peer has to begin anew */
         return NULL;
@@ -211,10 +233,12 @@ say_name(struct broker *b, struct peer *p, enum ipc_type type, struct view name)
 void
 peer_xoff(struct broker *b, struct peer *behind, uint32_t source, struct view name)
 {
-    for (struct blocked *k = behind->blocked; k != NULL; k = k->next)
-        if (k->source == source && view_eq(view_of(k->name, k->name_n), name))
+    unsigned n = 0;
+    for (struct blocked *k = behind->blocked; k != NULL; k = k->next, n++)
+        if (k->source == source && k->source_gen == peer_at(b, source)->head.gen && view_eq(view_of(k->name, k->name_n), name))
             return;
-    struct blocked *k = malloc(sizeof *k + name.n);
+    /* More than that are not told: the overflow's bound stops them. */
+    struct blocked *k = n < BLOCKED_MAX ? malloc(sizeof *k + name.n) : NULL;
     if (k == NULL)
         return;
     struct peer *from = peer_at(b, source);
@@ -410,6 +434,9 @@ static enum handled
 on_publish(struct broker *b, struct peer *p, const struct lane_record *r, const uint8_t *payload)
 {
     if (r->aux > r->n || r->aux > IPC_NAME_MAX)
+        return NONSENSE;
+    /* What no link would send, and what would wedge the lanes of those who want it. */
+    if ((uint64_t)r->n + 16 > lane_max_payload(p->lane_bytes))
         return NONSENSE;
     if (UNLIKELY(!b->settled))
         return HANDLE_LATER; /* a ring that has not said what it wants would miss it */

@@ -289,6 +289,8 @@ conn_try_free(struct worker *w, struct conn *c)
     if (c->state != CONN_DEAD || c->inflight > 0)
         return;
     close(c->fd);
+    if (c->queued > 0 && c->dialect != 0)
+        COUNT_N(w, dropped_slow_total, outq_count_frames(c, c->frame_left));
     outq_clear(w, c);
     in_free(w, c);
     slot_push(&w->just_freed, conn_slot(w, c));
@@ -387,8 +389,8 @@ conn_drained(struct worker *w, struct conn *c)
 }
 
 /* Server frames lie whole in their stretches, so the length of each can be read where it begins. */
-static uint32_t
-frame_size(const uint8_t *p)
+uint32_t
+conn_frame_size(const uint8_t *p)
 {
     uint8_t n = p[1] & 0x7f;
     uint64_t size = n < 126 ? 2u + n : n == 126 ? 4u + load_be16(p + 2) : 10 + load_be64(p + 2);
@@ -410,7 +412,7 @@ track_frames(struct conn *c, uint32_t n)
             continue;
         }
         if (c->frame_left == 0)
-            c->frame_left = frame_size(s.rc->data + s.off);
+            c->frame_left = conn_frame_size(s.rc->data + s.off);
         uint32_t k = MIN(MIN(n, c->frame_left), s.len);
         s.off += k;
         s.len -= k;
@@ -520,6 +522,16 @@ begin_closing(struct worker *w, struct conn *c)
         conn_drained(w, c);
 }
 
+/* What a client that does not read will not get: counted, and its memory given back at once. */
+static void
+cut_queue(struct worker *w, struct conn *c)
+{
+    if (c->flags & CF_SENDING)
+        return;
+    COUNT_N(w, dropped_slow_total, outq_count_frames(c, c->frame_left));
+    outq_cut(w, c, c->frame_left);
+}
+
 static void
 close_with(struct worker *w, struct conn *c, enum close_reason reason, uint16_t code, struct view text)
 {
@@ -533,7 +545,7 @@ close_with(struct worker *w, struct conn *c, enum close_reason reason, uint16_t 
         return;
     }
     if (reason == CLOSE_SLOW_QUEUE || reason == CLOSE_SLOW_STALL || reason == CLOSE_MEMORY)
-        outq_cut(w, c, c->flags & CF_SENDING ? c->queued : c->frame_left);
+        cut_queue(w, c);
     uint8_t frame[2 + 125];
     size_t n = ws_put_close(frame, code, text);
     c->flags &= (uint16_t)~CF_DOOMED;

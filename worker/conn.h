@@ -170,6 +170,8 @@ void conn_in_done(struct worker *w, struct conn *c);
 bool conn_keep(struct worker *w, struct buf *b, const uint8_t *p, size_t n);
 void conn_forget(struct worker *w, struct buf *b);
 void conn_destroy(struct worker *w, struct conn *c);
+/* Bytes of the frame of ours that begins at p. */
+uint32_t conn_frame_size(const uint8_t *p);
 
 static inline struct conn *
 conn_at(const struct worker *w, uint32_t slot)

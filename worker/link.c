@@ -404,6 +404,18 @@ link_lost(struct link *l, const char *why)
 
 /* -- attaching -- */
 
+static bool link_drain(struct link *l, unsigned budget);
+
+/* It is gone, but what it committed before counts: answers it gave, messages it wrote. */
+static void
+link_ended(struct link *l, const char *why)
+{
+    if (l->state == LINK_UP && !l->up_now)
+        (void)link_drain(l, l->in.bytes / 8); /* more records than a lane can hold */
+    if (l->state != LINK_AWAY)
+        link_lost(l, why);
+}
+
 static void
 watch(struct link *l)
 {
@@ -500,10 +512,12 @@ on_welcome(struct link *l)
 static void
 ask_sync(struct link *l)
 {
-    if (line_room(l) && link_put(l, IPC_SYNC, IPC_ANSWER, 0, 0) != NULL) {
-        line_add(l, &(struct call){0}, false);
-        l->line[(l->line_head + l->line_n - 1) & (l->line_cap - 1)].sync = true;
-    }
+    if (!line_room(l) || link_put(l, IPC_SYNC, IPC_ANSWER, 0, 0) == NULL)
+        return;
+    /* What stands in the line was held and goes out behind this. */
+    l->line_head = (l->line_head - 1) & (l->line_cap - 1);
+    l->line_n++;
+    l->line[l->line_head] = (struct waiting){.sync = true};
 }
 
 /* The broker has an empty memory: first what this ring wants, then what was held for it, in order. */
@@ -517,6 +531,7 @@ link_begin(struct link *l)
     l->held = buf_make(UINT32_MAX);
     l->held_at = 0;
     ls->ops->on_attached(ls->arg, l->broker);
+    ask_sync(l);
     if (l->held.n == 0) {
         l->held = held;
         l->held_at = held_at;
@@ -524,7 +539,6 @@ link_begin(struct link *l)
         buf_put(&l->held, held.p + held_at, held.n - held_at);
         buf_free(&held);
     }
-    ask_sync(l);
     held_flush(l);
     l->full = false;
     ls->ops->on_room(ls->arg, l->broker);
@@ -553,7 +567,7 @@ links_on_cqe(struct links *ls, unsigned op, uint32_t slot, uint32_t gen, int res
     if (l->state == LINK_GREETING && !(res & (POLLHUP | POLLERR) && !(res & POLLIN)))
         on_welcome(l);
     else if (l->state != LINK_UP || !was_rung(l))
-        link_lost(l, "it hung up");
+        link_ended(l, "it hung up");
     else
         watch(l);
 }
@@ -619,11 +633,12 @@ static bool
 on_xon(struct link *l, struct view name)
 {
     uint64_t hash = XXH3_64bits(name.p, name.n);
-    for (uint32_t i = 0; i < l->xoff_n;)
-        if (l->xoff[i] == hash)
+    /* One of them: a channel was stopped once for each ring that is behind. */
+    for (uint32_t i = 0; i < l->xoff_n; i++)
+        if (l->xoff[i] == hash) {
             l->xoff[i] = l->xoff[--l->xoff_n];
-        else
-            i++;
+            break;
+        }
     l->xoff_all = false;
     l->full = false;
     l->all->ops->on_room(l->all->arg, l->broker);
@@ -675,7 +690,9 @@ links_drain(struct links *ls, unsigned budget)
             more |= link_drain(l, budget);
             if (l->state == LINK_UP && l->held.n > 0)
                 held_flush(l);
-            if (l->full && l->held.n == 0 && lane_used(&l->out) < l->out.bytes / 2) {
+            /* Asked again each time: the broker rings once, and perhaps before half of it is free. */
+            if (l->full && l->state == LINK_UP && l->held.n == 0 &&
+                !lane_want_room(&l->out, lane_max_payload(l->out.bytes))) {
                 l->full = false;
                 ls->ops->on_room(ls->arg, i);
             }
@@ -728,7 +745,7 @@ tick_up(struct links *ls, struct link *l)
     struct mono beat = {atomic_load_explicit(&l->seg->broker_beat_ns, memory_order_relaxed)};
     if (mono_reached(ls->now, ls->grace_until) && mono_since_ms(ls->now, l->since) > ls->conf->broker_dead_after &&
         mono_since_ms(ls->now, beat) > ls->conf->broker_dead_after)
-        link_lost(l, "it shows no heartbeat");
+        link_ended(l, "it shows no heartbeat");
 }
 
 /* Nobody came back in time: what was held is refused, and so is what comes now. */

@@ -14,7 +14,7 @@
         ROW(both, COUNTER, row_unit, row_sentence)                                                 \
     } while (0)
 
-static char names[RM_COUNT][48];
+static __thread char names[RM_COUNT][48]; /* each ring makes its own page */
 
 void
 ring_metric_rows(struct metric_row rows[RM_COUNT])

@@ -155,6 +155,26 @@ outq_clear(struct worker *w, struct conn *c)
     outq_taken(w, c, c->queued);
 }
 
+uint32_t
+outq_count_frames(const struct conn *c, uint32_t keep)
+{
+    uint32_t frames = 0;
+    struct oseg s = c->first;
+    for (uint32_t i = 0; s.rc != NULL;) {
+        while (s.len > 0) {
+            uint32_t k = MIN(s.len, keep > 0 ? keep : conn_frame_size(s.rc->data + s.off));
+            frames += keep == 0;
+            keep -= MIN(keep, k);
+            s.off += k;
+            s.len -= k;
+        }
+        if (c->more == NULL || i >= c->more->n)
+            break;
+        s = c->more->seg[(c->more->head + i++) & (c->more->cap - 1)];
+    }
+    return frames;
+}
+
 void
 outq_cut(struct worker *w, struct conn *c, uint32_t keep)
 {

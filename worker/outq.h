@@ -21,6 +21,8 @@ bool outq_event(struct worker *w, struct conn *c, const struct event *ev);
 void outq_touch(struct worker *w, struct conn *c);
 /* Drops everything behind the first `keep` bytes. */
 void outq_cut(struct worker *w, struct conn *c, uint32_t keep);
+/* Frames that begin behind the first `keep` bytes: what a cut there loses. */
+uint32_t outq_count_frames(const struct conn *c, uint32_t keep);
 /* Drops everything that waits. */
 void outq_clear(struct worker *w, struct conn *c);
 /* One send for each connection on the list. */

@@ -432,11 +432,10 @@ subscribe_done(struct worker *w, struct conn *c, const struct call *call, enum e
     struct view channel = VIEW_NONE;
     if (ch != NULL)
         channel = view_of(memcpy(name, ch->name, ch->name_n), ch->name_n);
-    if (ch != NULL && call->kind == CALL_SUBSCRIBE) {
-        if (err == ERR_NONE)
-            ch->state = CHAN_HELD;
-        else
-            subs_drop_chan(w, ch);
+    if (ch != NULL && err == ERR_NONE && call->kind == CALL_SUBSCRIBE) {
+        ch->state = CHAN_HELD;
+    } else if (ch != NULL && ch->state == CHAN_ASKED && call->kind == CALL_SUBSCRIBE) {
+        subs_drop_chan(w, ch); /* nobody was ever told that it stands */
     } else if (call->kind == CALL_JOIN && err == ERR_NONE && (ch == NULL || (c != NULL && !subs_has(w, c, ch)))) {
         err = ERR_BROKER_CHANNELS;
     } else if (ch != NULL && c != NULL && err != ERR_NONE) {
