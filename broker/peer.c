@@ -333,6 +333,8 @@ enum handled {
 static void
 answer(struct broker *b, struct peer *p, const struct lane_record *r, enum error_id err)
 {
+    if (err != ERR_NONE)
+        log_warn("refused", "worker=%u ring=%u type=%u why=\"%s\"", p->worker, p->ring, r->type, error_message(err));
     if (!(r->flags & IPC_ANSWER))
         return;
     if (err == ERR_NONE) {

@@ -24,7 +24,9 @@ shm_new(const char *name, size_t bytes, void **map)
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, (off_t)bytes) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+    /* The memory is taken now: a page that is missing later would be a SIGBUS. */
+    rc = -posix_fallocate(fd, 0, (off_t)bytes);
+    if (rc == 0 && fcntl(fd, F_ADD_SEALS, SEALS) < 0)
         rc = -errno;
     if (rc == 0)
         rc = map_fd(fd, bytes, map);

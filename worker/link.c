@@ -20,7 +20,8 @@
 
 #define RETRY_MIN_MS 10
 #define RETRY_MAX_MS 50
-#define WELCOME_MS 2000      /* for the broker's answer to HELLO */
+#define WELCOME_MS 60000     /* for the broker's answer to HELLO: one that is stopped gets no second segment meanwhile */
+#define REFUSED_MS 2000      /* before asking again a broker that said no */
 #define BEAT_MS 200
 #define WAITING_MAX (1u << 18) /* requests without an answer, per broker */
 #define XOFF_MAX 4096        /* channels that were stopped; more are stopped all at once */
@@ -498,6 +499,7 @@ on_welcome(struct link *l)
         if (n == sizeof w && !w.ok)
             log_error("attach-refused", "broker=%u why=\"%.*s\"", l->broker, (int)sizeof w.sentence, w.sentence);
         link_lost(l, "refused");
+        l->try_at = mono_add_ms(l->all->now, REFUSED_MS);
         return;
     }
     l->state = LINK_UP;
