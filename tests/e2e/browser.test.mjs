@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
-import { startServer, slow } from '../lib/server.mjs';
+import { startServer, stopAll, slow } from '../lib/server.mjs';
 import { dial } from '../lib/raw.mjs';
 
 const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
@@ -32,7 +32,7 @@ before(async () => {
 after(async () => {
     await browser?.close();
     if (profile) rmSync(profile, { recursive: true, force: true });
-    await server?.stop();
+    try { await server?.stop(); } finally { await stopAll(); }
 });
 
 const state = want => page.waitForFunction(w => document.getElementById('state').dataset.is === w, want, { timeout: 10000 * slow });

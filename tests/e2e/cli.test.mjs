@@ -3,13 +3,13 @@ import test, { before, after } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { startServer, ringcast, bin, until, slow, isReference } from '../lib/server.mjs';
+import { startServer, stopAll, ringcast, bin, until, slow, isReference } from '../lib/server.mjs';
 import { connected, subscribed, arrived, hangUp } from './lib.mjs';
 
 const limit = { timeout: 30000 * slow, skip: isReference && 'our own program' };
 let server;
 before(async () => { if (!isReference) server = await startServer({ rings: 2, brokers: 2 }); }, { timeout: 30000 * slow });
-after(async () => { await hangUp(); await server?.stop(); });
+after(async () => { await hangUp(); try { await server?.stop(); } finally { await stopAll(); } });
 
 test('cli: publish reaches an unmodified client', limit, async () => {
     const s = await connected(20, server);

@@ -1,13 +1,13 @@
 // Unmodified socketcluster-client, majors 15 to 20, does what its applications do with it.
 import test, { before, after } from 'node:test';
 import assert from 'node:assert/strict';
-import { startServer, until, sleep, isReference, slow } from '../lib/server.mjs';
+import { startServer, stopAll, until, sleep, isReference, slow } from '../lib/server.mjs';
 import { majors, topologies, client, connected, subscribed, arrived, settled, hangUp } from './lib.mjs';
 
 const limit = { timeout: 60000 * slow };
 let shared; // of tests that want nothing special
 before(async () => { shared = await startServer({ rings: 2, brokers: 2 }); }, { timeout: 60000 * slow });
-after(async () => { await hangUp(); await shared?.stop(); });
+after(async () => { await hangUp(); try { await shared?.stop(); } finally { await stopAll(); } });
 
 for (const major of majors) {
     const it = (name, fn) => test(`client ${major}: ${name}`, limit, fn);

@@ -1,7 +1,7 @@
 // What plain HTTP requests get.
 import test, { before, after } from 'node:test';
 import assert from 'node:assert/strict';
-import { startServer, isReference, slow, until } from '../lib/server.mjs';
+import { startServer, stopAll, isReference, slow, until } from '../lib/server.mjs';
 import { http, Raw, dial } from '../lib/raw.mjs';
 
 const limit = { timeout: 30000 * slow, skip: isReference && 'our own answers' };
@@ -10,7 +10,7 @@ let server;
 before(async () => {
     if (!isReference) server = await startServer({ settings: { 'http.header_timeout': '700ms', 'echo.path': '/echo' } });
 }, { timeout: 30000 * slow });
-after(async () => { await server?.stop(); });
+after(async () => { try { await server?.stop(); } finally { await stopAll(); } });
 
 const cases = {
     'unknown path': ['GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n', 404],

@@ -1,7 +1,7 @@
 // Bounds and bad manners over a bare socket: the close codes and errors that clients know.
 import test, { before, after } from 'node:test';
 import assert from 'node:assert/strict';
-import { startServer, until, sleep, isReference, slow } from '../lib/server.mjs';
+import { startServer, stopAll, until, sleep, isReference, slow } from '../lib/server.mjs';
 import { Raw, dial, encodeFrame, TEXT, BINARY } from '../lib/raw.mjs';
 import { connected, subscribed, hangUp } from './lib.mjs';
 
@@ -9,7 +9,7 @@ const limit = { timeout: 60000 * slow };
 const ours = { ...limit, skip: isReference && 'the reference has no such bound' };
 let server;
 before(async () => { server = await startServer({ rings: 2, brokers: 2, settings: { 'ws.max_message': '256KiB' } }); }, { timeout: 60000 * slow });
-after(async () => { await hangUp(); await server?.stop(); });
+after(async () => { await hangUp(); try { await server?.stop(); } finally { await stopAll(); } });
 
 const refused = (promise, name, message) => assert.rejects(promise, e => {
     assert.equal(e.message, message);

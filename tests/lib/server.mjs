@@ -104,8 +104,8 @@ class Server {
 }
 
 /** {workers, rings, brokers, port, settings: {'sc.ping_interval': '1s'}}: a running server. */
-export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 0, settings = {}, ready = 20000 } = {}) {
-    const runDir = mkdtempSync(join(tmpdir(), 'ringcast-test-'));
+export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 0, settings = {}, ready = 20000,
+    runDir = mkdtempSync(join(tmpdir(), 'ringcast-test-')) } = {}) {
     const all = {
         'worker.listen': `tcp://127.0.0.1:${port}`, 'worker.count': workers, 'worker.rings': rings,
         'broker.count': brokers, 'run.dir': runDir, 'run.drain_timeout': '1s', 'log.level': 'info', ...settings,
@@ -130,6 +130,11 @@ export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 
     s.port = Number(/^ringcast: ready on tcp:\/\/[^ ]*:(\d+)/m.exec(s.stdout)[1]);
     if (!isReference) { await s.processes('worker'); await s.processes('broker'); }
     return s;
+}
+
+/** What a failed test left running; called when a file is over, so that its process can end. */
+export async function stopAll() {
+    await Promise.all([...living].map(s => s.stop({ signal: 'SIGKILL', check: false })));
 }
 
 /** Use of CPU and memory of a process, from /proc. */
