@@ -1,0 +1,78 @@
+"""Orderly stops under load, stopped processes (hardening 16 and 17)."""
+import asyncio
+import os
+import signal
+import time
+
+from harness import CLOSE, Server, check, clean, frame, scene, text, TEXT
+
+S = scene("ends", {"run.drain_timeout": "1500ms", "ws.close_timeout": "500ms"}, shape=(2, 1, 1))
+
+
+@S.case("SIGTERM under load: everyone gets 1001, spread; refused from then on; it ends in time", books=False, deadline=25)
+async def drain(ctx):
+    s = ctx.server
+    peers = await ctx.many(60, ctx.sc)
+    for p in peers:
+        await p.subscribe("load")
+    silent = await ctx.many(3, ctx.tcp)
+    pub = await ctx.sc()
+    codes = []
+
+    async def read(p):
+        while (f := await p.frame()) is not None:
+            if f.op == CLOSE:
+                codes.append(f.code)
+                p.send(frame(CLOSE, f.data))
+
+    async def publish():
+        while True:
+            pub.send(text({"event": "#publish", "data": {"channel": "load", "data": "l" * 1000}}))
+            await asyncio.sleep(0.002)
+    load = asyncio.create_task(publish())
+    tasks = [asyncio.create_task(read(p)) for p in peers]
+    await asyncio.sleep(0.2)
+    begin = time.monotonic()
+    s.proc.send_signal(signal.SIGTERM)
+    await asyncio.gather(*tasks)
+    load.cancel()
+    check(codes == [1001] * 60, f"{len(codes)} closes: {sorted(set(codes))}")
+    await ctx.until("its end", lambda: s.proc.poll() is not None, 5)
+    check(s.proc.returncode == 0, f"status {s.proc.returncode}")
+    check(time.monotonic() - begin < 4, "the drain took too long")
+    clean(s.log())
+
+
+@S.case("SIGTERM twice ends at once, also with clients that do not read", books=False)
+async def twice(ctx):
+    s = ctx.server
+    for z in await ctx.many(5, lambda: ctx.sc(rcvbuf=4096)):
+        z.send(text({"event": "#subscribe", "data": {}, "cid": 1}) * 20000)
+    await asyncio.sleep(0.2)
+    s.proc.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.1)
+    begin = time.monotonic()
+    s.proc.send_signal(signal.SIGTERM)
+    await ctx.until("its end", lambda: s.proc.poll() is not None, 3)
+    check(time.monotonic() - begin < 1.5, "not at once")
+    clean(s.log())
+
+
+@S.case("a worker that is stopped for a second goes on, its clients too", deadline=25)
+async def stopped(ctx):
+    s = ctx.server
+    peers = await ctx.many(12, ctx.sc)
+    for p in peers:
+        await p.subscribe("stop")
+    pid = s.pids("worker")[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(1.0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for p in peers:
+        await p.alive()
+    await peers[0].ask("#publish", {"channel": "stop", "data": 5})
+    for p in peers[1:]:
+        got = [n for n in p.news or [] if n.get("event") == "#publish"] or [await p.packet()]
+        check(got[-1]["data"].get("data") == 5, f"{got}")

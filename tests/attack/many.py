@@ -1,0 +1,73 @@
+"""Many connections: limits, descriptors, reconnect storms (hardening section 13)."""
+import asyncio
+import resource
+
+from harness import check, idle, scene
+
+S = scene("many", {"conn.max": "60", "conn.max_unshaken": "20", "http.header_timeout": "3s", "ws.close_timeout": "500ms"})
+D = scene("descriptors", {"http.header_timeout": "8s", "sc.handshake_timeout": "8s", "conn.max": "2000",
+                          "conn.max_unshaken": "1000"})
+
+
+@S.case("unshaken connections above the limit push out the oldest, not the shaken")
+async def unshaken(ctx):
+    good = await ctx.many(5, ctx.sc)
+    peers = []
+    for _ in range(200):
+        peers.append(await ctx.tcp())
+    await ctx.until("the limit holds", lambda: ctx.server.total("connections_unshaken") <= 20)
+    for g in good:
+        await g.alive()
+    await (await ctx.sc()).alive()
+
+
+@S.case("above conn.max: 503 with Retry-After or an end, counted; room afterwards")
+async def full(ctx):
+    peers = []
+    for _ in range(60):
+        peers.append(await ctx.sc())
+    refused = ctx.server.total("refused_connections_total")
+    for _ in range(20):
+        p = await ctx.tcp()
+        r = await p.response()
+        check(r is None or (r.status == 503 and r.get("Retry-After")), f"{r and r.status}")
+    check(ctx.server.total("refused_connections_total") >= refused + 20, "not counted")
+    await peers[0].alive()
+    peers[1].reset()
+    await asyncio.sleep(0.2)
+    await (await ctx.sc()).alive()
+
+
+@D.case("no descriptor left: established ones go on, no spinning, accepting resumes by itself", deadline=25)
+async def emfile(ctx):
+    s = ctx.server
+    good = await ctx.many(5, ctx.sc)
+    pid = s.pids("worker")[0]
+    old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (s.fds() + 10, old[1]))
+    try:
+        flood = [await ctx.tcp() for _ in range(60)]
+        await ctx.until("accepting pauses", lambda: s.total("accept_paused_total") > 0)
+        for g in good:
+            await g.alive()
+        used = await idle(ctx, "EMFILE", limit=0.06)
+        for f in flood[:40]:
+            f.reset()
+        await asyncio.sleep(0.4)
+        for f in flood[40:]:
+            f.reset()
+        await (await ctx.sc()).alive()
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, old)
+    await (await ctx.sc()).alive()
+
+
+@D.case("a reconnect storm: 600 at once, all gone, again, five times", deadline=40)
+async def storm(ctx):
+    fds = ctx.server.fds()
+    for _ in range(5):
+        peers = await ctx.many(300, ctx.sc)
+        for i, p in enumerate(peers):
+            p.reset() if i % 2 else p.end()
+        ctx.peers = []
+    await ctx.until("descriptors back", lambda: ctx.server.fds() <= fds + 2, 8)
