@@ -146,6 +146,30 @@ test('errors: JSON nested too deeply', ours, async () => {
     c.destroy();
 });
 
+test('errors: sc.max_depth and sc.max_event_name are what the settings say', ours, async () => {
+    const s = await startServer({ settings: { 'sc.max_depth': 5, 'sc.max_event_name': 10 } });
+    const c = await dial(s.port);
+    await c.publish('a', [[1]]);
+    await refused(c.publish('a', [[[[[1]]]]]), 'InvalidActionError', 'Packet was nested too deeply');
+    await refused(c.call('elevenchars', 1), 'InvalidActionError', 'Event name was malformatted');
+    await c.publish('a', 1);
+    c.destroy();
+    await s.stop();
+});
+test('sc.strict_handshake=off: what comes before the handshake is served, but no subscribe', ours, async () => {
+    const s = await startServer({ settings: { 'sc.strict_handshake': 'off' } });
+    const c = await new Raw().open(s.port), d = await dial(s.port);
+    await d.subscribe('early');
+    await c.publish('early', 1);
+    await d.until(() => d.messages.length === 1, 'the message');
+    await refused(c.subscribe('early'), 'InvalidActionError', 'Cannot subscribe socket to a channel before it has completed the handshake');
+    await c.handshake();
+    await c.subscribe('early');
+    c.destroy();
+    d.destroy();
+    await s.stop();
+});
+
 // ---- names and data ----
 test('names: __proto__ and its like are plain names, spelled any way', limit, async () => {
     const c = await dial(server.port);
