@@ -54,6 +54,22 @@ struct greeting {
     uid_t uid;
 };
 
+/* One is expected. The room for it is rounded up, so that more may arrive than were asked for; they
+ * are ours then, and must be closed. */
+static void
+take_fds(struct greeting *g, struct cmsghdr *c)
+{
+    size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < n; i++) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+        if (g->fd_count++ == 0)
+            g->fd = fd;
+        else
+            close(fd);
+    }
+}
+
 static bool
 receive_hello(struct peer *p, struct greeting *g)
 {
@@ -64,9 +80,7 @@ receive_hello(struct peer *p, struct greeting *g)
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); n >= 0 && c != NULL; c = CMSG_NXTHDR(&m, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
-        g->fd_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        if (g->fd_count > 0)
-            memcpy(&g->fd, CMSG_DATA(c), sizeof(int));
+        take_fds(g, c);
     }
     return n == sizeof g->hello && g->fd_count == 1;
 }
@@ -102,8 +116,9 @@ send_welcome(struct peer *p, const char *refusal)
     (void)!send(p->fd, &w, sizeof w, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-size_t
-peer_overflow_max(const struct broker *b, const struct peer *p)
+/* Bytes its overflow may hold: the setting, a lane's worth under way, and our own bookkeeping. */
+static size_t
+overflow_max(const struct broker *b, const struct peer *p)
 {
     return b->conf->lane_overflow_bytes + p->lane_bytes + BOOKKEEPING;
 }
@@ -118,7 +133,7 @@ peer_up(struct broker *b, struct peer *p, const struct greeting *g)
     p->pid = g->hello.pid;
     lane_init(&p->in, ipc_lane_out(p->seg), p->lane_bytes, false);
     lane_init(&p->out, ipc_lane_back(p->seg, p->lane_bytes), p->lane_bytes, true);
-    p->overflow = buf_make(peer_overflow_max(b, p));
+    p->overflow = buf_make(overflow_max(b, p));
     atomic_store(&p->seg->broker_beat_ns, b->now.ns);
     GAUGE(b, peers, b->metrics[BM_peers] + 1);
     COUNT(b, attached_total);
@@ -188,6 +203,7 @@ overflow_put(struct broker *b, struct peer *p, struct lane_record r)
         p->overflow_at = 0;
     }
     size_t size = align_up(sizeof r + r.n, 8);
+    p->overflow.max = MAX(p->overflow.max, overflow_max(b, p)); /* a reload may have raised it */
     if (p->overflow_at > 0 && p->overflow.n + size > p->overflow.max) {
         buf_eat(&p->overflow, p->overflow_at);
         p->overflow_at = 0;
