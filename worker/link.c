@@ -245,7 +245,9 @@ link_publish(struct links *ls, struct view channel, unsigned broker, bool has_da
         metric_add(ls->metrics, RM_lost_publishes_total, 1);
         return LINK_REFUSED;
     }
-    if (is_stopped(l, channel) || no_room(ls, l, (uint32_t)n) != LINK_OK || (call != NULL && !line_room(l))) {
+    if (is_stopped(l, channel))
+        return LINK_WAIT; /* until XON; room in the lane changes nothing */
+    if (no_room(ls, l, (uint32_t)n) != LINK_OK || (call != NULL && !line_room(l))) {
         l->full = true;
         return LINK_WAIT;
     }
@@ -693,7 +695,7 @@ links_drain(struct links *ls, unsigned budget)
             if (l->state == LINK_UP && l->held.n > 0)
                 held_flush(l);
             /* Asked again each time: the broker rings once, and perhaps before half of it is free. */
-            if (l->full && l->state == LINK_UP && l->held.n == 0 &&
+            if (l->full && l->state == LINK_UP && l->held.n == 0 && l->line_n < WAITING_MAX &&
                 !lane_want_room(&l->out, lane_max_payload(l->out.bytes))) {
                 l->full = false;
                 ls->ops->on_room(ls->arg, i);
