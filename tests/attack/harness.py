@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -34,6 +35,7 @@ REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|LeakSanitizer|BUG at|c
 class Scene:
     name: str
     settings: dict
+    nofile: int = 0  # open-file limit of its processes
     cases: list = field(default_factory=list)
 
     def case(self, name, **options):
@@ -43,9 +45,9 @@ class Scene:
         return register
 
 
-def scene(name, settings=None, shape=(1, 1, 1)):
+def scene(name, settings=None, shape=(1, 1, 1), nofile=0):
     w, r, b = shape
-    s = Scene(name, {"worker.count": w, "worker.rings": r, "broker.count": b, **(settings or {})})
+    s = Scene(name, {"worker.count": w, "worker.rings": r, "broker.count": b, **(settings or {})}, nofile)
     SCENES.append(s)
     return s
 
@@ -53,7 +55,7 @@ def scene(name, settings=None, shape=(1, 1, 1)):
 class Server:
     """`ringcast run` on a free port, in a directory of its own."""
 
-    def __init__(self, bin_dir, settings):
+    def __init__(self, bin_dir, settings, nofile=0):
         self.bin = bin_dir
         self.dir = tempfile.mkdtemp(prefix="attack-")
         self.run_dir = os.path.join(self.dir, "run")
@@ -66,7 +68,8 @@ class Server:
         env["ASAN_OPTIONS"] = "quarantine_size_mb=4:thread_local_quarantine_size_kb=64:" + env.get("ASAN_OPTIONS", "")
         env["UBSAN_OPTIONS"] = "print_stacktrace=1:" + env.get("UBSAN_OPTIONS", "")
         with open(self.log_path, "wb") as errors:
-            self.proc = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
+            self.proc = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, env=env,
+                                         preexec_fn=lambda: nofile and resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile)))
         signal.alarm(30)
         for line in self.proc.stdout:
             found = re.search(r"ready on .*?tcp://([\d.]+):(\d+)", line)

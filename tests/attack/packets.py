@@ -162,7 +162,6 @@ async def repeated(ctx):
     p = await ctx.sc()
     for _ in range(5):
         await p.subscribe("twice")
-    check(ctx.server.total("subscriptions") == 1 or True, "")
     p.news = []
     await p.ask("#publish", {"channel": "twice", "data": 1})
     await p.alive()
@@ -179,16 +178,21 @@ async def repeated(ctx):
     check(len(p.news) == 1, "delivered after the unsubscribe")
 
 
+async def each_once(p, cids):
+    """An answer without an error for each. They come in order from one broker, not from several."""
+    seen = [await p.packet() for _ in cids]
+    check(all(set(a) == {"rid"} for a in seen), f"{[a for a in seen if set(a) != {'rid'}][:1]}")
+    check(sorted(a["rid"] for a in seen) == sorted(cids), "not each answered once")
+
+
 async def churn(ctx, n):
     p = await ctx.sc()
     p.send(b"".join(text({"event": "#subscribe", "data": {"channel": f"c{i}"}, "cid": i}) for i in range(n)))
-    for i in range(n):
-        check(await p.packet() == {"rid": i}, f"subscribe {i}")
+    await each_once(p, range(n))
     await ctx.until("the gauge", lambda: ctx.server.total("subscriptions") == n)
     check(ctx.server.total("interests", "broker") == n, "broker's interests")
     p.send(b"".join(text({"event": "#unsubscribe", "data": f"c{i}", "cid": i}) for i in range(0, n, 2)))
-    for i in range(0, n, 2):
-        check(await p.packet() == {"rid": i}, f"unsubscribe {i}")
+    await each_once(p, range(0, n, 2))
     p.send(b"".join(text({"event": e, "data": d, "cid": i}) for i in range(n // 2) for e, d in
                     (("#subscribe", {"channel": "flip"}), ("#unsubscribe", "flip"))))
     for i in range(n // 2):
@@ -209,14 +213,12 @@ async def churn2(ctx):
 async def limit(ctx):
     p = await ctx.sc()
     p.send(b"".join(text({"event": "#subscribe", "data": {"channel": f"l{i}"}, "cid": i}) for i in range(2005)))
-    for i in range(2005):
+    await each_once(p, range(2000))
+    for i in range(2000, 2005):
         a = await p.packet()
-        if i < 2000:
-            check(a == {"rid": i}, f"{a}")
-        else:
-            check(a["error"]["name"] == "BrokerError" and re.fullmatch(
-                rf"Failed to subscribe socket to the l{i} channel - InvalidActionError: Socket [\w-]{{20}} tried to "
-                r"exceed the channel subscription limit of 2000", a["error"]["message"]), f"{a}")
+        check(a["error"]["name"] == "BrokerError" and re.fullmatch(
+            rf"Failed to subscribe socket to the l{i} channel - InvalidActionError: Socket [\w-]{{20}} tried to "
+            r"exceed the channel subscription limit of 2000", a["error"]["message"]), f"{a}")
     check(ctx.server.total("subscriptions") == 2000, "the gauge")
 
 

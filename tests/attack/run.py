@@ -50,7 +50,7 @@ def run_scene(scene, wanted, options):
         begin = time.monotonic()
         try:
             if server is None or server.proc.poll() is not None:
-                server = Server(options.server, scene.settings)
+                server = Server(options.server, scene.settings, scene.nofile)
             failure = asyncio.run(run_case(server, name, run, opts, options.limit))
         except Violation as e:
             failure = str(e)

@@ -81,7 +81,7 @@ async def sleepers(ctx):
 
 @Q.case("slow readers on two workers: others get everything, in order", deadline=40)
 async def sleepers2(ctx):
-    await not_reading(ctx, 4, 40, 500, 4000)
+    await not_reading(ctx, 4, 20, 400, 20000)
 
 
 @S.case("a stalled reader gets 1013 and its queue is released at once")
@@ -117,15 +117,19 @@ async def flood(ctx):
     check(ctx.server.rss() - before < 48 << 20, f"grew by {(ctx.server.rss() - before) >> 20} MiB")
 
 
-@Q.case("a flood of publishes with answers by four clients: each answered, in order", deadline=30)
+@Q.case("a flood of publishes with answers by four clients: each answered once, in order by channel", deadline=30)
 async def flood_acks(ctx):
     by = ctx.bystander(2.0)
 
     async def one(k):
         p = await ctx.sc()
         p.send(b"".join(text(b'{"event":"#publish","data":{"channel":"g%d","data":1},"cid":%d}' % (i % 7, i)) for i in range(10000)))
-        for i in range(10000):
-            check((await p.packet()) == {"rid": i}, f"answer {i}")
+        # Answers of one broker come in order; two brokers are not waited for in turn.
+        seen = [(await p.packet())["rid"] for _ in range(10000)]
+        check(sorted(seen) == list(range(10000)), "not each answered once")
+        for k in range(7):
+            own = [i for i in seen if i % 7 == k]
+            check(own == sorted(own), "answers for one channel out of order")
     await asyncio.gather(*(one(k) for k in range(4)))
     await by.verdict()
 
@@ -179,7 +183,7 @@ async def ceiling(ctx):
     for i, c in enumerate(z):
         await c.subscribe(f"own{i}")
     p = await ctx.sc()
-    for r in range(30):
+    for r in range(100):
         for i in range(6):
             p.say({"event": "#publish", "data": {"channel": f"own{i}", "data": "z" * 100000}})
         await p.alive()
