@@ -171,7 +171,6 @@ beat_peer(struct broker *b, struct peer *p)
     }
     if (p->state != PEER_UP)
         return;
-    p->overflow.max = MAX(p->overflow.max, peer_overflow_max(b, p)); /* a reload may have raised it */
     atomic_store_explicit(&p->seg->broker_beat_ns, b->now.ns, memory_order_relaxed);
     struct mono beat = {atomic_load_explicit(&p->seg->worker_beat_ns, memory_order_relaxed)};
     bool grace = !mono_reached(b->now, b->grace_until);

@@ -116,8 +116,9 @@ send_welcome(struct peer *p, const char *refusal)
     (void)!send(p->fd, &w, sizeof w, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-size_t
-peer_overflow_max(const struct broker *b, const struct peer *p)
+/* Bytes its overflow may hold: the setting, a lane's worth under way, and our own bookkeeping. */
+static size_t
+overflow_max(const struct broker *b, const struct peer *p)
 {
     return b->conf->lane_overflow_bytes + p->lane_bytes + BOOKKEEPING;
 }
@@ -132,7 +133,7 @@ peer_up(struct broker *b, struct peer *p, const struct greeting *g)
     p->pid = g->hello.pid;
     lane_init(&p->in, ipc_lane_out(p->seg), p->lane_bytes, false);
     lane_init(&p->out, ipc_lane_back(p->seg, p->lane_bytes), p->lane_bytes, true);
-    p->overflow = buf_make(peer_overflow_max(b, p));
+    p->overflow = buf_make(overflow_max(b, p));
     atomic_store(&p->seg->broker_beat_ns, b->now.ns);
     GAUGE(b, peers, b->metrics[BM_peers] + 1);
     COUNT(b, attached_total);
@@ -202,6 +203,7 @@ overflow_put(struct broker *b, struct peer *p, struct lane_record r)
         p->overflow_at = 0;
     }
     size_t size = align_up(sizeof r + r.n, 8);
+    p->overflow.max = MAX(p->overflow.max, overflow_max(b, p)); /* a reload may have raised it */
     if (p->overflow_at > 0 && p->overflow.n + size > p->overflow.max) {
         buf_eat(&p->overflow, p->overflow_at);
         p->overflow_at = 0;

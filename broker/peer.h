@@ -70,8 +70,6 @@ bool peer_drain(struct broker *b, struct peer *p, unsigned budget);
 bool peer_has_room(struct broker *b, struct peer *p, uint32_t n);
 /* Writes a record: into the lane, or behind it. NULL only when memory is out. */
 uint8_t *peer_put(struct broker *b, struct peer *p, enum ipc_type type, uint8_t flags, uint16_t aux, uint32_t n);
-/* Bytes its overflow may hold: the setting, a lane's worth under way, and our own bookkeeping. */
-size_t peer_overflow_max(const struct broker *b, const struct peer *p);
 bool peer_is_behind(const struct broker *b, const struct peer *p);
 /* Tells `source` to stop publishing to the channel until `behind` has caught up. */
 void peer_xoff(struct broker *b, struct peer *behind, uint32_t source, struct view name);
