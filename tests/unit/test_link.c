@@ -34,7 +34,7 @@ struct side {
     const char *wants; /* channel 7, generation wants_gen, renewed at every attach */
     uint32_t wants_gen;
     uint32_t got[KEPT];
-    unsigned got_n, strange, attached, restored, lost, room;
+    unsigned got_n, strange, attached, restored, lost, room, woken;
     uint32_t ended[KEPT]; /* numbers of requests, in the order of their outcomes */
     uint8_t outcome[KEPT];
     unsigned ended_n;
@@ -439,7 +439,117 @@ a_ring_that_is_behind_stops_its_publishers_and_loses_nothing(void **state)
     assert_int_equal(broker.overflow_bytes, 0);
 }
 
+static uint64_t
+records_heard(const struct side *s, enum ipc_type type)
+{
+    return s->metrics[RM_LANE_BASE + ipc_row_of(type)];
+}
+
+/* A channel stopped for two rings goes on when the second has caught up, not the first. */
+static void
+a_channel_stopped_for_two_rings_waits_for_both(void **state)
+{
+    (void)state;
+    broker_begin();
+    struct side *a = side_new(NULL), *b = side_new("slow"), *c = side_new("slow");
+    uint32_t sent = 0;
+    UNTIL(all_restored());
+    b->deaf = c->deaf = true;
+    UNTIL(({
+        while (publish(a, "slow", sent, 100, false) == LINK_OK)
+            sent++;
+        a->metrics[RM_xoff_total] == 2;
+    }));
+    b->deaf = false;
+    UNTIL(b->got_n == sent && records_heard(a, IPC_XON) == 1);
+    assert_true(broker.overflow_bytes > 0); /* for c */
+    assert_int_equal(publish(a, "other", 0, 4, false), LINK_OK);
+    assert_int_equal(publish(a, "slow", sent, 100, false), LINK_WAIT);
+    c->deaf = false;
+    UNTIL(c->got_n == sent && records_heard(a, IPC_XON) == 2);
+    assert_int_equal(publish(a, "slow", sent, 100, false), LINK_OK);
+    UNTIL(b->got_n == sent + 1 && c->got_n == sent + 1);
+    expect_got(b, sent + 1);
+    expect_got(c, sent + 1);
+}
+
+static void
+count_dispatch(void *arg, struct ring_done d)
+{
+    struct side *s = arg;
+    s->woken++;
+    dispatch(s, d);
+}
+
+/* Sleeps as a worker does, without its timers: only a bell ends it before the deadline. */
+static bool
+sleep_until_rung(struct side *s)
+{
+    unsigned before = s->woken;
+    assert_true(links_sleep(s->links));
+    struct mono by = mono_add_ms(mono_now(), DEADLINE_MS / 10);
+    while (s->woken == before && !mono_reached(mono_now(), by)) {
+        ring_wait(&s->ring, 100000000);
+        ring_reap(&s->ring, count_dispatch, s);
+    }
+    links_awake(s->links);
+    return s->woken > before;
+}
+
+/* The broker frees a full lane bit by bit. Each bit rings, as long as publishers wait for more. */
+static void
+publishers_behind_a_full_lane_go_on_as_soon_as_there_is_room(void **state)
+{
+    (void)state;
+    conf.lane_bytes = 1u << 20; /* several turns of the broker */
+    conf.broker_dead_after = 60000;
+    broker_begin();
+    struct side *a = side_new(NULL);
+    UNTIL(all_restored());
+    while (publish(a, "nobody", 1, 4, false) == LINK_OK)
+        continue;
+    unsigned room = a->room, bells = 0;
+    links_flush(a->links);
+    for (; a->room == room; bells++) {
+        assert_true(bells < 1000);
+        uint64_t handled = broker.metrics[BM_publishes_total];
+        broker_turn(&broker, 0);
+        assert_true(broker.metrics[BM_publishes_total] > handled);
+        assert_true(sleep_until_rung(a));
+        links_drain(a->links, 256);
+        links_flush(a->links);
+    }
+    assert_true(bells > 1);
+    assert_int_equal(publish(a, "nobody", 1, 4, false), LINK_OK);
+}
+
 /* -- deaths -- */
+
+/* More than either side reads in one turn, so that the end is seen while records still wait. */
+#define LAST_WORDS 600
+
+static void
+what_a_broker_committed_before_it_hung_up_still_counts(void **state)
+{
+    (void)state;
+    broker_begin();
+    struct side *a = side_new("x");
+    UNTIL(all_restored());
+    for (uint32_t i = 0; i < LAST_WORDS; i++)
+        assert_int_equal(publish(a, "x", i, 4, true), LINK_OK);
+    links_flush(a->links);
+    while (broker.metrics[BM_publishes_total] < LAST_WORDS)
+        broker_turn(&broker, 0); /* the ring does not read meanwhile */
+    broker_end();
+    UNTIL(a->lost == 1);
+    expect_got(a, LAST_WORDS);
+    assert_int_equal(a->ended_n, LAST_WORDS);
+    for (unsigned i = 0; i < LAST_WORDS; i++) {
+        assert_int_equal(a->ended[i], i);
+        assert_int_equal(a->outcome[i], ERR_NONE);
+    }
+    assert_int_equal(a->metrics[RM_lost_publishes_total], 0);
+}
 
 static void
 a_broker_that_ends_leaves_no_request_without_an_outcome(void **state)
@@ -768,6 +878,156 @@ a_ring_without_a_heartbeat_is_given_up(void **state)
     stranger_free(&s);
 }
 
+/* Commits a publish to channel x of number v, n bytes of payload in all. False: no room. */
+static bool
+stranger_publish(struct stranger *s, uint32_t v, uint32_t n)
+{
+    uint8_t *p = lane_put(&s->out, IPC_PUBLISH, IPC_HAS_DATA, 1, n);
+    if (p == NULL)
+        return false;
+    p[0] = 'x';
+    memcpy(p + 1, &v, 4);
+    memset(p + 5, 'd', n - 5);
+    if (lane_publish(&s->out))
+        assert_int_equal(send(s->fd, IPC_BELL, 1, MSG_NOSIGNAL), 1);
+    return true;
+}
+
+static void
+an_attach_with_another_lane_bytes_is_refused(void **state)
+{
+    (void)state;
+    broker_begin();
+    struct side *a = side_new("x");
+    UNTIL(all_restored());
+    struct ipc_hello h = good_hello();
+    size_t bytes = ipc_segment_size(h.lane_bytes *= 2);
+    void *map;
+    int segment = shm_new("larger", bytes, &map);
+    assert_true(segment >= 0);
+    expect_refused(&h, sizeof h, 1, segment); /* though the segment is what it says */
+    close(segment);
+    shm_unmap(map, bytes);
+    assert_int_equal(broker.metrics[BM_peers], 1);
+    assert_int_equal(a->lost, 0);
+}
+
+/* A record that the lane of a ring that wants it could never hold. */
+static void
+an_oversized_publish_ends_that_ring_and_blocks_nobody(void **state)
+{
+    (void)state;
+    const uint32_t most = lane_max_payload(65536) - 16;
+    struct ipc_hello h = good_hello();
+    broker_begin();
+    struct side *a = side_new("x"), *p = side_new(NULL);
+    UNTIL(all_restored());
+    for (uint32_t over = 0; over <= 16; over++) {
+        struct stranger s;
+        char c;
+        stranger_new(&s);
+        stranger_attach(&s, &h, sizeof h, 1);
+        assert_true(stranger_publish(&s, over, most + over));
+        if (over == 0)
+            UNTIL(a->got_n == 1); /* the largest that is allowed */
+        else
+            UNTIL(recv(s.fd, &c, 1, 0) == 0);
+        assert_int_equal(broker.metrics[BM_corrupt_lanes_total], over);
+        stranger_free(&s);
+        assert_int_equal(publish(p, "x", over + 1, 4, false), LINK_OK);
+        UNTIL(a->got_n == over + 2);
+        UNTIL(broker.metrics[BM_peers] == 2);
+    }
+    expect_got(a, 18);
+    assert_int_equal(broker.overflow_bytes, 0);
+    assert_int_equal(a->lost + p->lost, 0);
+}
+
+static void
+what_a_ring_committed_before_it_hung_up_is_published(void **state)
+{
+    (void)state;
+    struct stranger s;
+    struct ipc_hello h = good_hello();
+    broker_begin();
+    struct side *a = side_new("x");
+    UNTIL(all_restored());
+    stranger_new(&s);
+    stranger_attach(&s, &h, sizeof h, 1);
+    uint32_t sent = 0;
+    while (stranger_publish(&s, sent, 5))
+        sent++;
+    assert_true(sent > LAST_WORDS);
+    stranger_free(&s);
+    UNTIL(broker.metrics[BM_peers] == 1);
+    UNTIL(a->got_n == sent);
+    expect_got(a, sent);
+    assert_int_equal(broker.metrics[BM_publishes_total], sent);
+    assert_int_equal(broker.metrics[BM_corrupt_lanes_total], 0);
+}
+
+/* What was caught up with stands before the rest until it is moved together; with much alive behind it,
+ * that is when the end of the buffer is reached. The publisher is one that XOFF does not stop. */
+static void
+an_overflow_is_compacted_before_its_ring_is_given_up(void **state)
+{
+    (void)state;
+    struct stranger s;
+    struct ipc_hello h = good_hello();
+    conf.lane_overflow_bytes = 4u << 20;
+    conf.broker_dead_after = 60000; /* the stranger shows no heartbeat */
+    broker_begin();
+    struct side *b = side_new("x");
+    uint32_t sent = 0;
+    UNTIL(all_restored());
+    stranger_new(&s);
+    stranger_attach(&s, &h, sizeof h, 1);
+    for (unsigned round = 0; round < 4; round++) {
+        b->deaf = true;
+        UNTIL(({
+            while (stranger_publish(&s, sent, 1000))
+                sent++;
+            broker.overflow_bytes + 1100 > conf.lane_overflow_bytes || b->lost > 0;
+        }));
+        assert_int_equal(b->lost, 0);
+        b->deaf = false;
+        UNTIL(broker.overflow_bytes < conf.lane_overflow_bytes / 8 * 5 || b->lost > 0);
+        assert_int_equal(b->lost, 0);
+    }
+    UNTIL(b->got_n == sent || b->lost > 0);
+    expect_got(b, sent);
+    assert_int_equal(broker.metrics[BM_corrupt_lanes_total], 0);
+    stranger_free(&s);
+}
+
+/* A setting that is raised while the broker runs holds for rings that are attached. */
+static void
+a_raised_overflow_bound_holds_for_rings_that_are_attached(void **state)
+{
+    (void)state;
+    struct stranger s;
+    struct ipc_hello h = good_hello();
+    conf.broker_dead_after = 60000;
+    broker_begin();
+    struct side *b = side_new("x");
+    uint32_t sent = 0;
+    UNTIL(all_restored());
+    stranger_new(&s);
+    stranger_attach(&s, &h, sizeof h, 1);
+    conf.lane_overflow_bytes = 4u << 20;
+    b->deaf = true;
+    UNTIL(({
+        while (stranger_publish(&s, sent, 1000))
+            sent++;
+        broker.overflow_bytes + 1100 > conf.lane_overflow_bytes || b->lost > 0;
+    }));
+    b->deaf = false;
+    UNTIL(b->got_n == sent || b->lost > 0);
+    expect_got(b, sent);
+    assert_int_equal(b->lost, 0);
+    stranger_free(&s);
+}
+
 /* -- which broker -- */
 
 static void
@@ -805,7 +1065,10 @@ main(void)
         T(a_call_behind_others_hears_after_them),
         T(more_channels_than_allowed_fail_and_cost_nobody_else),
         T(a_ring_that_is_behind_stops_its_publishers_and_loses_nothing),
+        T(a_channel_stopped_for_two_rings_waits_for_both),
+        T(publishers_behind_a_full_lane_go_on_as_soon_as_there_is_room),
         T(a_broker_that_ends_leaves_no_request_without_an_outcome),
+        T(what_a_broker_committed_before_it_hung_up_still_counts),
         T(what_is_held_for_a_broker_that_is_away_arrives_once_in_order),
         T(holding_is_bounded_in_bytes_and_in_time),
         T(a_killed_broker_never_makes_a_false_success_or_a_second_message),
@@ -814,6 +1077,11 @@ main(void)
         T(nonsense_in_a_lane_ends_that_ring_and_no_other),
         T(a_ring_that_hangs_up_takes_its_interests_along),
         T(a_ring_without_a_heartbeat_is_given_up),
+        T(an_attach_with_another_lane_bytes_is_refused),
+        T(an_oversized_publish_ends_that_ring_and_blocks_nobody),
+        T(what_a_ring_committed_before_it_hung_up_is_published),
+        T(an_overflow_is_compacted_before_its_ring_is_given_up),
+        T(a_raised_overflow_bound_holds_for_rings_that_are_attached),
         cmocka_unit_test(another_broker_moves_only_its_share_of_channels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
