@@ -26,7 +26,7 @@ static const struct {
 const char *
 ipc_row_str(enum ipc_row row)
 {
-    static char lower[IPC_ROW_COUNT][16];
+    static __thread char lower[IPC_ROW_COUNT][16]; /* threads make their pages at the same time */
     char *out = lower[row];
     for (size_t i = 0; i + 1 < sizeof lower[0] && rows[row].name[i]; i++)
         out[i] = (char)(rows[row].name[i] | 0x20);
