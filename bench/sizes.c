@@ -2,10 +2,11 @@
  * above its bound in budgets.txt: memory per idle connection is decided here, not in a profiler.
  *
  *   ringcast-sizes [bench/budgets.txt] */
+#include "bench/sizes.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bench/sizes.h"
 #include "common/rc.h"
 #include "worker/conn.h"
 #include "worker/subs.h"

@@ -1,336 +1,715 @@
 #!/usr/bin/env python3
-"""The rules of the house (docs/STYLE.md, docs/ARCHITECTURE.md) as a program: a line and a remedy for each
-rule that is broken.
+"""The rules of the house (docs/STYLE.md, docs/ARCHITECTURE.md) as a program: for each rule that is broken a
+line that names the place and the remedy.
 
-    tests/house/check.py [--build build/dev] [--long N] [--only WORD]
+    tests/house/check.py [RULE...]     all rules, or only these
+    tests/house/check.py --list        the rules, a line each
+    tests/house/check.py --long N      the N longest functions
 
---long N lists the N longest functions and stops. Needs nothing but python3 and a C compiler."""
+The last line counts rules, not violations. Needs python3 and a C compiler, and no build: headers and the
+generators of docs/gen are compiled here, in a temporary directory. selftest.py breaks each rule once, to
+show that it can be broken.
 
+Where a rule has exceptions they stand in a list, each with its reason: here, or in a .txt file beside this
+one. An exception that nothing needs any more is a violation too, so the lists only shrink."""
 import argparse
-import collections
+import concurrent.futures
+import functools
 import os
-import pathlib
 import re
-import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-ROOMS = ("common", "proto", "broker", "worker", "deploy", "bench")
-LONGEST = 70  # lines of a function, with its braces
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOMS = ("common", "proto", "worker", "broker", "deploy", "bench")
+HERE = "tests/house"
+REFRESH = "run cmake --build --preset dev --target reference, and commit the page with the table"
 
-# Who may include whom. deploy and bench are programs beside the server.
-MAY_SEE = {
-    "common": {"common"},
-    "proto": {"proto", "common"},
-    "worker": {"worker", "proto", "common"},
-    "broker": {"broker", "proto", "common"},
-    "deploy": {"deploy", "proto", "common"},
-    "bench": {"bench", "worker", "broker", "proto", "common"},
-}
-# What proto may take from common: values and memory, no clock that runs, no process, no log.
-PROTO_SEES = {"base", "banned", "bug", "view", "buf", "mono"}
-EXCEPTIONS = {("proto/ipc.c", "common/lane.h")}  # what a segment of lanes looks like
-# A dependency has a door: header, the files that may include it.
-DOORS = {
-    r"liburing": r"common/ring\.[ch]|bench/.*",
-    r"zlib\.h": r"proto/deflate\.[ch]",
-    r"msgpack": r"proto/msgpack\.[ch]",
-    r"hiredis": r"broker/(redis_io|bus_r\w+)\.[ch]",
-    r"openssl/": r"proto/crypt\.c|worker/tls\.c",
-    r"ini\.h$": r"common/conf\.c",
-    r"cmocka\.h": r"tests/unit/.*|tests/.*",
-}
-BANNED = ("strcpy", "strcat", "sprintf", "vsprintf", "gets", "strtok", "atoi", "atol", "atof", "gmtime", "localtime",
-          "ctime", "rand", "srand", "alloca", "system", "popen", "strncpy", "tmpnam", "mktemp")
+# ---- the tree ----
 
 
-def read(path):
-    return path.read_text(encoding="utf-8", errors="replace")
+class House:
+    """A tree to look at, and what was found in it by the rule of the moment."""
+
+    def __init__(self, root):
+        self.root = root
+        self.found = []
+        self.notes = []
+        self.texts = {}
+        self.files = self.list_files()
+        self.known = set(self.files)
+
+    def list_files(self):
+        """What is committed or could be; without git everything but what a build leaves behind."""
+        if os.path.isdir(os.path.join(self.root, ".git")):
+            out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=self.root,
+                stdout=subprocess.PIPE, check=True).stdout.decode()
+            names = out.splitlines()
+        else:
+            names = []
+            for folder, folders, here in os.walk(self.root):
+                folders[:] = [f for f in folders if f not in ("build", "node_modules", "__pycache__")]
+                names += [os.path.relpath(os.path.join(folder, f), self.root) for f in here]
+        return sorted({n for n in names if os.path.isfile(os.path.join(self.root, n))})
+
+    def text(self, name):
+        if name not in self.texts:
+            with open(os.path.join(self.root, name), "rb") as f:
+                self.texts[name] = f.read().decode("utf-8", "replace")
+        return self.texts[name]
+
+    def has(self, name):
+        return name in self.known
+
+    def fail(self, where, what, remedy):
+        self.found.append(f"{where}: {what}; {remedy}")
+
+    def sources(self, rooms=ROOMS, ends=(".c", ".h")):
+        return [n for n in self.files if n.split("/")[0] in rooms and n.endswith(ends)]
+
+    def listed(self, name, words=1):
+        """Rows of a list of exceptions: {its first words: (the rest, line number)}."""
+        rows, path = {}, f"{HERE}/{name}"
+        for number, line in enumerate(self.text(path).splitlines() if self.has(path) else (), 1):
+            parts = line.split(None, words)
+            if parts and not line.startswith("#"):
+                rows[" ".join(parts[:words])] = (parts[words] if len(parts) > words else "", number)
+        return rows
+
+    def unused(self, name, rows, used):
+        for row, (_, number) in rows.items():
+            if row not in used:
+                self.fail(f"{HERE}/{name}:{number}", f"{row} needs no exception any more", "take it off the list")
 
 
-def rel(path):
-    return str(path.relative_to(ROOT))
-
-
-def sources(pattern="*.[ch]", rooms=ROOMS):
-    return sorted(p for room in rooms for p in (ROOT / room).rglob(pattern))
-
-
-def blank(text):
-    """The text without comments and the insides of strings; lines stay where they are."""
-    def one(m):
+def blanked(text, texts_too):
+    """C without its comments, and without the insides of texts if asked; all stays in its place."""
+    def blank(m):
         s = m.group(0)
-        return re.sub(r"[^\n]", " ", s) if s.startswith("/") else '"' + " " * (len(s) - 2) + '"' if s[0] == '"' else "' '"
-    return re.sub(r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])+'", one, text, flags=re.S)
+        if s[0] == "/":
+            return re.sub(r"[^\n]", " ", s)
+        return s[0] + " " * (len(s) - 2) + s[0] if texts_too else s
+    return re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', blank, text, flags=re.S)
 
 
-CHECKS = []
+@functools.lru_cache(maxsize=None)
+def code_only(text):
+    return blanked(text, True)
 
 
-def check(fn):
-    CHECKS.append(fn)
-    return fn
+@functools.lru_cache(maxsize=None)
+def without_comments(text):
+    return blanked(text, False)
 
 
-@check
-def rooms_see_only_what_they_may(_):
-    for path in sources():
-        room = path.relative_to(ROOT).parts[0]
-        for n, name in enumerate(re.findall(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', read(path), re.M), 1):
-            other = name.split("/")[0]
-            if other not in MAY_SEE:
-                if "/" in name or not (path.parent / name).exists():
-                    yield f"{rel(path)}: \"{name}\" does not begin with a room: write the folder"
-            elif other not in MAY_SEE[room]:
-                yield f"{rel(path)}: {room} may not include {other} (\"{name}\"): what both must know belongs to proto or common"
-            elif room == "proto" and other == "common" and pathlib.Path(name).stem not in PROTO_SEES and (rel(path), name) not in EXCEPTIONS:
-                yield f"{rel(path)}: proto is pure and may not include \"{name}\""
-            elif rel(path).startswith("proto/dialect/") and name.startswith("proto/dialect/"):
-                yield f"{rel(path)}: a dialect may not include another: \"{name}\""
+def includes(text):
+    """(line number, name, whether in quotes) of each #include."""
+    for number, line in enumerate(without_comments(text).split("\n"), 1):
+        m = re.match(r'\s*#\s*include\s+(["<])([^">]+)[">]', line)
+        if m:
+            yield number, m.group(2), m.group(1) == '"'
 
 
-@check
-def dependencies_have_one_door(_):
-    for path in sources() + sorted((ROOT / "tests").rglob("*.[ch]")):
-        for name in re.findall(r"^[ \t]*#[ \t]*include[ \t]+<([^>]+)>", read(path), re.M):
-            for what, door in DOORS.items():
-                if re.search(what, name) and not re.fullmatch(door, rel(path)):
-                    yield f"{rel(path)}: <{name}> may only be included by {door}"
+class Function:
+    def __init__(self, file, line, name, static, lines):
+        self.file, self.line, self.name, self.static, self.lines = file, line, name, static, lines
 
 
-@check
-def own_header_comes_first(_):
-    for path in sources("*.c"):
-        own = path.with_suffix(".h")
-        first = re.search(r'^[ \t]*#[ \t]*include[ \t]+(\S+)', read(path), re.M)
-        if own.exists() and not re.search(r"^main\(", read(path), re.M) and first and first.group(1) != f'"{rel(own)}"':
-            yield f"{rel(path)}: its first include is {first.group(1)}, not \"{rel(own)}\""
-
-
-@check
-def each_header_stands_alone(args):
-    def compiles(path):
-        r = subprocess.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-D_GNU_SOURCE", '-DRINGCAST_VERSION="0"', "-fsyntax-only",
-                            "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-unused-variable", f"-I{ROOT}", "-x", "c", "-"],
-                           input=f'#include "{rel(path)}"\n#include "{rel(path)}"\n', text=True, capture_output=True)
-        return None if r.returncode == 0 else f"{rel(path)} does not compile alone: {r.stderr.splitlines()[0] if r.stderr else ''}"
-    headers = [p for p in sources("*.h") if p.name != "banned.h"]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from filter(None, pool.map(compiles, headers))
-
-
-@check
-def banned_calls(_):
-    words = re.compile(r"\b(" + "|".join(BANNED) + r")\s*\(")
-    for path in sources():
-        if path.name == "banned.h":
-            continue
-        for n, line in enumerate(blank(read(path)).splitlines(), 1):
-            for m in words.finditer(line):
-                yield f"{rel(path)}:{n}: {m.group(1)}() is banned: see common/banned.h"
-
-
-@check
-def no_typedef_of_structs(_):
-    for path in sources():
-        for m in re.finditer(r"^typedef\s+(struct|union|enum)\b", blank(read(path)), re.M):
-            yield f"{rel(path)}: typedef of a {m.group(1)}: write struct name"
-
-
-@check
-def every_file_says_what_it_is_for(_):
-    for path in sources():
-        if not re.match(r"\s*/\*", read(path)) and path.suffix == ".h":
-            yield f"{rel(path)}: opens without a comment that says what it is for"
-
-
-@check
-def lines_are_at_most_140_columns(_):
-    # .clang-format wraps at 100; what it leaves alone has an end too
-    for path in sources("*.c") + sources("*.h"):
-        for n, line in enumerate(read(path).splitlines(), 1):
-            if len(line.expandtabs(4)) > 140 and "http" not in line:
-                yield f"{rel(path)}:{n}: {len(line)} columns"
-
-
-@check
-def no_fixme_and_no_tabs(_):
-    for path in sources():
-        for n, line in enumerate(read(path).splitlines(), 1):
-            if re.search(r"\b(FIXME|XXX)\b", line):
-                yield f"{rel(path)}:{n}: FIXME may not be merged; NEEDSWORK with a reason may stay"
-            if "\t" in line or line != line.rstrip():
-                yield f"{rel(path)}:{n}: a tab, or white space at the end"
-
-
-def functions():
-    """(file, line, name, lines) of each function defined in the house, by its column-0 name and brace."""
-    for path in sources("*.c"):
-        lines = blank(read(path)).splitlines()
-        name, start = None, 0
-        for n, line in enumerate(lines, 1):
-            m = re.match(r"(?:[\w\s\*]*?\b)?(\w+)\(", line)
-            if line[:1].isalpha() and m and not line.rstrip().endswith(";"):
-                name, start = m.group(1), n
-            elif line.startswith("}") and name and line.rstrip() == "}":
-                yield path, start, name, n - start + 1
-                name = None
-
-
-@check
-def functions_fit_a_screen(_):
-    allowed = {}
-    listing = ROOT / "tests/house/long-functions.txt"
-    for line in read(listing).splitlines():
-        if line.strip() and not line.startswith("#"):
-            file, name, n = line.split()
-            allowed[file, name] = int(n)
-    seen = set()
-    for path, line, name, n in functions():
-        most = allowed.get((rel(path), name), LONGEST)
-        if n > LONGEST:
-            seen.add((rel(path), name))
-        if n > most:
-            yield f"{rel(path)}:{line}: {name}() has {n} lines, more than {most}: split it"
-    for file, name in sorted(set(allowed) - seen):
-        yield f"{rel(listing)}: {name} of {file} is short now: take it off the list"
-
-
-@check
-def every_parser_has_a_fuzz_target(_):
-    parsers = {"proto/http.c": "http", "proto/ws.c": "ws", "proto/json.c": "json", "proto/dialect/socketcluster.c": "socketcluster",
-               "common/conf.c": "conf", "common/lane.c": "lane", "proto/deflate.c": "deflate", "proto/msgpack.c": "msgpack",
-               "proto/jwt.c": "jwt", "proto/envelope.c": "envelope"}
-    for file, name in parsers.items():
-        if not (ROOT / file).exists():
-            continue
-        if not (ROOT / f"tests/fuzz/fuzz_{name}.c").exists():
-            yield f"{file}: reads what strangers write, and has no tests/fuzz/fuzz_{name}.c"
-        elif not any((ROOT / f"tests/fuzz/corpus/{name}").glob("*")):
-            yield f"tests/fuzz/corpus/{name} is empty: commit a corpus"
-
-
-@check
-def every_module_has_a_unit_test(_):
-    tests = {p.stem.removeprefix("test_") for p in (ROOT / "tests/unit").glob("test_*.c")}
-    text = "\n".join(read(p) for p in (ROOT / "tests/unit").glob("test_*.c"))
-    listing = ROOT / "tests/house/without-unit-test.txt"
-    allowed = {line for line in read(listing).splitlines() if line.strip() and not line.startswith("#")}
-    for path in sources("*.c", ("common", "proto", "worker", "broker")):
-        if path.stem in ("main", "metrics"):
-            continue
-        if rel(path) in allowed:
-            if path.stem in tests:
-                yield f"{rel(listing)}: {rel(path)} has a unit test now: take it off the list"
-        elif path.stem not in tests and f'"{rel(path.with_suffix(".h"))}"' not in text and f'"{rel(path)}"' not in text:
-            yield f"{rel(path)}: no tests/unit/test_{path.stem}.c, and no unit test includes it"
-
-
-def pages():
-    return sorted(p for p in ROOT.rglob("*.md") if not {"build", "node_modules", ".git"} & set(p.relative_to(ROOT).parts))
-
-
-@check
-def links_in_pages_resolve(_):
-    for page in pages():
-        text = re.sub(r"```.*?```", "", read(page), flags=re.S)
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if re.match(r"[a-z]+:", target):
+def functions(house, rooms=ROOMS):
+    """Definitions: the return type on a line of its own, the name in the first column, and down to a brace
+    in the first column. Their lines count from the name to that brace."""
+    for file in house.sources(rooms):
+        lines = code_only(house.text(file)).split("\n")
+        for i, line in enumerate(lines):
+            m = re.match(r"([A-Za-z_]\w*)\(", line)
+            if not m or i == 0 or not re.match(r"[A-Za-z_][\w\s*(),\"]*$", lines[i - 1]):
                 continue
-            file, _, anchor = target.partition("#")
-            to = (page.parent / file).resolve() if file else page
-            if not to.exists():
-                yield f"{rel(page)}: link to {target}, which does not exist"
-            elif anchor and to.suffix == ".md":
-                heads = {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", read(to), re.M)}
-                if anchor.lower() not in heads:
-                    yield f"{rel(page)}: link to {target}: no such heading"
+            opening = i
+            while opening < len(lines) and lines[opening] != "{" and not lines[opening].rstrip().endswith(";"):
+                opening += 1
+            if opening == len(lines) or lines[opening] != "{":
+                continue
+            end = lines.index("}", opening) if "}" in lines[opening:] else len(lines) - 1
+            yield Function(file, i + 1, m.group(1), re.search(r"\bstatic\b", lines[i - 1]) is not None, end - i + 1)
 
 
-@check
-def names_in_tour_and_architecture_exist(_):
-    code = "\n".join(read(p) for p in sources() + sources("*.def") + sorted((ROOT / "tests").rglob("*.[ch]")))
-    for name in ("TOUR.md", "ARCHITECTURE.md", "HACKING.md"):
-        page = ROOT / "docs" / name
-        if not page.exists():
-            yield f"docs/{name} is missing"
+def table(house, name, macro):
+    """Rows of a table: (line number, [arguments]), texts without their quotes."""
+    text = without_comments(house.text(name))
+    for m in re.finditer(rf"^{macro}\(", text, flags=re.M):
+        args, here, depth, quoted, i = [], "", 1, False, m.end()
+        while depth and i < len(text):
+            c = text[i]
+            if quoted and c == "\\":
+                here += text[i:i + 2]
+                i += 2
+                continue
+            quoted ^= c == '"'
+            depth += 0 if quoted else (c == "(") - (c == ")")
+            if depth == 0 or (c == "," and depth == 1 and not quoted):
+                args.append(here.strip().strip('"'))
+                here = ""
+            else:
+                here += c
+            i += 1
+        yield text.count("\n", 0, m.start()) + 1, args
+
+
+def in_parallel(f, what):
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        return list(pool.map(f, what))
+
+
+def compile_with(house):
+    """The compiler with the flags that CMakeLists.txt gives to our files."""
+    block = re.search(r"target_compile_options\(ringcast_flags INTERFACE\s+(-Wall.*?)\)", house.text("CMakeLists.txt"), re.S)
+    return [os.environ.get("CC", "gcc"), *block.group(1).split(), "-std=gnu11", "-D_GNU_SOURCE", '-DRINGCAST_VERSION="0"',
+        "-I", house.root]
+
+
+RULES = {}
+
+
+def rule(f):
+    RULES[f.__name__.replace("_", "-")] = f
+    return f
+
+
+# ---- who may include whom ----
+
+# What a room may include besides itself and the system.
+MAY_INCLUDE = {
+    "common": (),
+    "proto": ("common",),
+    "worker": ("common", "proto"),
+    "broker": ("common", "proto"),
+    "deploy": ("common", "proto"),
+    "bench": ("common", "proto", "worker", "broker"),
+    "docs": ("common", "proto", "worker", "broker", "deploy"),
+}
+# proto is pure: a span in, a result out. Values and memory; no running clock, socket, log, setting.
+PROTO_MAY = ("banned", "base", "buf", "bug", "mono", "view")
+# The broker has no opinion about clients: nothing that reads their bytes.
+CLIENTS_BYTES = ("proto/dialect.h", "proto/ws.h", "proto/http.h", "proto/json.h")
+# (file, include): why.
+DIRECTION_EXCEPTIONS = {
+    ("proto/ipc.c", "common/lane.h"): "the layout of a segment, which both ends must know, is made of lane sizes",
+    ("broker/peer.h", "proto/dialect.h"): "enum error_id: a broker answers with rows of errors.def",
+}
+
+
+@rule
+def include_direction(house):
+    """common < proto < worker, broker; worker and broker never see each other; nothing sees tests"""
+    used = set()
+    for name in house.sources(ROOMS + ("docs",), (".c", ".h", ".def")):
+        room = name.split("/")[0]
+        for line, what, quoted in includes(house.text(name)):
+            if not quoted or "/" not in what:
+                continue
+            where, other = f"{name}:{line}", what.split("/")[0]
+            if (name, what) in DIRECTION_EXCEPTIONS:
+                used.add((name, what))
+            elif other == "tests":
+                house.fail(where, f"includes {what}", "nothing depends on tests: move it to where both may look")
+            elif what.startswith("proto/dialect/"):
+                house.fail(where, f"includes {what}", "a dialect is reached through proto/dialect.h; hold its state, "
+                    "never include its file")
+            elif other != room and other not in MAY_INCLUDE[room]:
+                house.fail(where, f"{room} includes {what}", "what two rooms must both know goes to proto or common")
+            elif room == "proto" and re.fullmatch(r"common/\w+\.h", what) and what[7:-2] not in PROTO_MAY:
+                house.fail(where, f"proto includes {what}", "proto is pure and uses common/{" + ",".join(PROTO_MAY) +
+                    "}.h alone: have it handed in")
+            elif room == "broker" and what in CLIENTS_BYTES:
+                house.fail(where, f"broker includes {what}", "a broker does not look at clients' bytes: what it needs "
+                    "goes to proto/ipc.h")
+    for name, what in DIRECTION_EXCEPTIONS:
+        if (name, what) not in used:
+            house.fail(name, f"no longer includes {what}", f"take it out of DIRECTION_EXCEPTIONS in {HERE}/check.py")
+
+
+# A dependency has a door: the files that may include it.
+DOORS = {
+    r"liburing(/.*)?\.h|linux/io_uring.*": r"common/ring\.[ch]|bench/.*",
+    r"openssl/.*": r"proto/crypt\.c|worker/tls\.c",
+    r"ini\.h": r"common/conf\.c",
+    r"zlib\.h": r"proto/deflate\.c",
+    r"msgpack.*": r"proto/msgpack\.c",
+    r"hiredis.*": r"broker/redis_io\.[ch]|broker/bus_r\w+\.c",
+    # One function of it: in the maps that hash names from clients, and over the text of ipc.def.
+    r"xxhash\.h": r"proto/ipc\.c|worker/(link|subs)\.c|broker/chan\.c",
+    r"cmocka\.h": r"tests/.*",
+}
+
+
+@rule
+def dependency_doors(house):
+    """each library is included behind its door"""
+    for name in house.sources(ROOMS + ("docs", "tests")):
+        for line, what, _ in includes(house.text(name)):
+            for library, door in DOORS.items():
+                in_test = name.startswith("tests/unit/") and not what.startswith("liburing")
+                if re.fullmatch(library, what) and not re.fullmatch(door, name) and not in_test:
+                    house.fail(f"{name}:{line}", f"includes <{what}>", "its door is " + door.replace("\\", "") + ": call that")
+
+
+@rule
+def include_names(house):
+    """includes name the folder, exist, have the own header first, and make no circle"""
+    graph, done = {}, set()
+
+    def walk(name, path):
+        if name in path:
+            house.fail(name, "includes itself: " + " > ".join(path[path.index(name):] + [name]),
+                "move the types that both need to a header of their own")
+        elif name not in done:
+            done.add(name)
+            for n in graph.get(name, ()):
+                walk(n, path + [name])
+    for name in house.sources(ROOMS + ("docs", "tests")):
+        all_of_it = list(includes(house.text(name)))
+        for line, what, quoted in all_of_it:
+            if quoted and not house.has(what) and not (name.startswith("tests/") and
+                    house.has(os.path.normpath(os.path.join(os.path.dirname(name), what)))):
+                house.fail(f"{name}:{line}", f'there is no "{what}"', 'includes name the file from the top: "proto/ws.h"')
+        graph[name] = [what for _, what, quoted in all_of_it if quoted and what.endswith(".h")]
+        own = name[:-2] + ".h"
+        if name.endswith(".c") and house.has(own) and not name.startswith("tests/") and all_of_it[0][1] != own:
+            house.fail(name, f"includes {all_of_it[0][1]} first", f'"{own}" comes first, which proves that it stands alone')
+    for name in sorted(graph):
+        walk(name, [])
+
+
+@rule
+def headers_alone(house, only=None):
+    """each header compiles by itself, twice over"""
+    def attempt(name):
+        return subprocess.run([*compile_with(house), "-fsyntax-only", "-x", "c", "-"],
+            input=f'#include "{name}"\n#include "{name}"\n'.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    names = only or house.sources(ROOMS + ("docs",), (".h",))
+    for name, result in zip(names, in_parallel(attempt, names)):
+        if result.returncode != 0:
+            lines = result.stdout.decode("utf-8", "replace").splitlines() or ["no word from the compiler"]
+            first = next((s for s in lines if "error" in s), lines[0])
+            house.fail(name, "does not compile alone: " + first.replace(house.root + "/", ""), "let it include what it uses")
+
+
+# ---- what is written, and how ----
+
+MORE_BANNED = ("system", "popen", "strncpy", "tmpnam", "mktemp")  # no compiler error, since others' headers call them
+
+
+@rule
+def banned_calls(house):
+    """the calls of common/banned.h, and a few more, stand nowhere"""
+    words = re.search(r"#pragma GCC poison (.*)", house.text("common/banned.h")).group(1).split()
+    pattern = re.compile(r"(?<![\w.>])(" + "|".join((*words, *MORE_BANNED)) + r")\s*\(")
+    for name in house.sources(ROOMS + ("docs",)):
+        for number, line in enumerate(code_only(house.text(name)).split("\n"), 1):
+            for m in pattern.finditer(line) if name != "common/banned.h" else ():
+                house.fail(f"{name}:{number}", f"calls {m.group(1)}", "use the bounded, reentrant or seeded one, as "
+                    "snprintf, strtoull, gmtime_r, getrandom")
+
+
+@rule
+def file_is_prefix(house):
+    """what a file exports begins with the file's name: outq.c, outq_push"""
+    listed, used = house.listed("prefix-exceptions.txt"), set()
+    for f in functions(house):
+        stem = os.path.splitext(os.path.basename(f.file))[0]
+        if f.static or f.name in ("main", stem) or f.name.startswith((stem + "_", stem + "s_")):
             continue
-        text = read(page)
-        for fn in sorted(set(re.findall(r"`(\w+)\(\)`", text))):
-            if not re.search(rf"\b{fn}\s*\(", code):
-                yield f"docs/{name}: {fn}() does not exist"
-        for fn in sorted(set(re.findall(r"`struct (\w+)`", text))):
-            if not re.search(rf"\bstruct {fn}\b", code):
-                yield f"docs/{name}: struct {fn} does not exist"
-        for file in sorted(set(re.findall(r"`((?:common|proto|worker|broker|deploy|bench|tests|docs)/[\w./-]+\.\w+)`", text))):
-            if not (ROOT / file).exists():
-                yield f"docs/{name}: there is no {file}"
+        if f.name in listed:
+            used.add(f.name)
+        else:
+            house.fail(f"{f.file}:{f.line}", f"{f.name} is exported", f"call it {stem}_..., make it static, or move it to "
+                "the file it is named after")
+    house.unused("prefix-exceptions.txt", listed, used)
 
 
-@check
-def generated_pages_are_fresh(args):
-    build = ROOT / args.build
-    if not (build / "CTestTestfile.cmake").exists():
+LONGEST = 70
+
+
+@rule
+def function_length(house):
+    """functions fit a screen"""
+    listed, used, found = house.listed("long-functions.txt", 2), set(), list(functions(house))
+    for f in found:
+        most, row = LONGEST, f"{f.file} {f.name}"
+        if row in listed and f.lines > LONGEST:
+            used.add(row)
+            most = int(listed[row][0].split()[0])
+        if f.lines > most:
+            house.fail(f"{f.file}:{f.line}", f"{f.name} has {f.lines} lines, more than {most}",
+                "take the parts out of it that have a name")
+    house.unused("long-functions.txt", listed, used)
+    n = sorted(f.lines for f in found)
+    if len(n) < 2:
+        house.fail("the rooms", "no functions found", f"functions() in {HERE}/check.py no longer reads how they are written")
         return
-    r = subprocess.run(["ctest", "--test-dir", str(build), "-R", r"^docs\.", "--output-on-failure"], text=True, capture_output=True)
-    if r.returncode != 0:
-        for name in re.findall(r"- (docs\.\w+) \(Failed\)", r.stdout):
-            yield f"{name}: a generated page is stale: cmake --build {args.build} --target reference, and commit"
+    longest = max(found, key=lambda f: f.lines)
+    house.notes.append(f"{len(n)} functions: median {n[len(n) // 2]} lines, nine in ten at most {n[len(n) * 9 // 10]}, "
+        f"longest {longest.name} of {longest.file} with {longest.lines}")
 
 
-@check
-def rows_of_tables_are_unique(_):
-    for table in sorted(ROOT.glob("*/tbl/*.def")):
-        text = blank(read(table))
-        rows = collections.Counter(re.findall(r"^(\w+\(\s*\w+\s*,\s*\w+)", text, re.M))
-        for row, n in rows.items():
-            if n > 1 and table.name in ("config.def", "metrics.def"):
-                yield f"{rel(table)}: {row} stands {n} times"
-    numbers = collections.Counter(re.findall(r"^IPC\(\w+,\s*(\d+)", blank(read(ROOT / "proto/tbl/ipc.def")), re.M))
-    for number, n in numbers.items():
-        if n > 1:
-            yield f"proto/tbl/ipc.def: number {number} is used {n} times; numbers on a wire are never reused"
+@rule
+def files_say_what_they_are_for(house):
+    """a file, or its header, opens with what it is for"""
+    for name in house.sources(ROOMS + ("docs",), (".c", ".h", ".def")):
+        if not house.text(name).startswith("/*") and not (name.endswith(".c") and house.has(name[:-2] + ".h")):
+            house.fail(name, "opens without a comment", "say in a sentence or two what it is for")
 
 
-@check
-def settings_are_met_by_some_test_or_page(_):
-    rows = re.findall(r"^CONF\((\w+),\s*(\w+)", read(ROOT / "common/tbl/config.def"), re.M)
-    text = "\n".join(read(p) for folder in ("tests", "bench", "docs/ops") for p in (ROOT / folder).rglob("*")
-                     if p.is_file() and "node_modules" not in p.parts and "corpus" not in p.parts and p.suffix in (".c", ".py", ".mjs", ".md", ".h", ".txt", ""))
-    for section, key in rows:
-        if f"{section}.{key}" not in text and f"{section}_{key}" not in text:
-            yield f"common/tbl/config.def: {section}.{key} is met by no test"
+@rule
+def plain_text(house):
+    """no tabs, no trailing blanks, no line above 140 columns, no typedef of a struct, nothing left to fix"""
+    marks = re.compile(r"\b(FIX" + r"ME|XX" + r"X)\b")
+    for name in house.sources():
+        for number, line in enumerate(house.text(name).split("\n"), 1):
+            where = f"{name}:{number}"
+            if "\t" in line or line != line.rstrip():
+                house.fail(where, "has a tab, or blanks at its end", "run the format target")
+            if len(line) > 140 and "http" not in line:
+                house.fail(where, f"has {len(line)} columns", "wrap it: 100 is the width, 140 the end")
+            if marks.search(line):
+                house.fail(where, "says " + marks.search(line).group(1), "do it; NEEDSWORK with a reason may stay")
+        for m in re.finditer(r"^typedef\s+(struct|union|enum)\b", code_only(house.text(name)), flags=re.M):
+            house.fail(f"{name}:{house.text(name).count(chr(10), 0, m.start()) + 1}", f"typedef of a {m.group(1)}",
+                f"write {m.group(1)} name wherever it is meant")
+
+
+# ---- tables ----
+
+# Tables, their macros, and the arguments that together name a row.
+TABLES = (
+    ("common/tbl/config.def", "CONF", (0, 1)),
+    ("common/tbl/metrics.def", "METRIC", (0, 1)),
+    ("proto/tbl/ipc.def", "IPC", (0,)),
+    ("proto/tbl/verbs.def", "VERB", (0,)),
+    ("proto/tbl/close.def", "CLOSE", (0,)),
+    ("proto/tbl/errors.def", "ERROR", (0,)),
+    ("proto/tbl/dialects.def", "DIALECT", (0,)),
+    ("worker/ops.def", "OP", (0,)),
+    ("broker/ops.def", "OP", (0,)),
+    ("deploy/ringcast/run.def", "RUN_METRIC", (0,)),
+)
+
+
+@rule
+def rows_are_unique(house):
+    """names are unique in each table, rows have sentences, and this program knows every table"""
+    for name in house.files:
+        if name.endswith(".def") and name not in [t[0] for t in TABLES]:
+            house.fail(name, "is a table not known here", f"add it to TABLES in {HERE}/check.py")
+    for name, macro, key in TABLES:
+        seen = {}
+        for line, args in table(house, name, macro):
+            row = ".".join(args[k] for k in key)
+            if row in seen:
+                house.fail(f"{name}:{line}", f"{row} is there already, in line {seen[row]}", "give it another name")
+            seen[row] = line
+            if not args[1 if macro == "OP" else -1]:
+                house.fail(f"{name}:{line}", f"{row} has no sentence", "say what it is: people read it in the reference")
+        if not seen:
+            house.fail(name, f"has no row {macro}(...)", f"table() in {HERE}/check.py must be able to read it")
+
+
+@rule
+def wire_numbers(house):
+    """lane messages: even to the broker, odd back, each number for one name for ever"""
+    name, seen = "proto/tbl/ipc.def", {}
+    for line, args in table(house, name, "IPC"):
+        row, number, direction = args[0], int(args[1]), args[2]
+        if number in seen:
+            house.fail(f"{name}:{line}", f"{row} and {seen[number]} share number {number}", "take the next free one")
+        seen[number] = row
+        if direction not in ("W2B", "B2W") or (number % 2 == 0) != (direction == "W2B") or not 1 <= number <= 255:
+            house.fail(f"{name}:{line}", f"{row} is {number}, {direction}", "even numbers are W2B, odd ones B2W, up to 255")
+    if not os.path.isdir(os.path.join(house.root, ".git")):
+        return
+    log = subprocess.run(["git", "log", "-p", "--format=", "--", name], cwd=house.root, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL).stdout.decode("utf-8", "replace")
+    for old, number in re.findall(r"^-IPC\((\w+),\s*(\d+)", log, flags=re.M):
+        now = seen.get(int(number), "nothing")
+        if now != old:
+            house.fail(name, f"number {number} was {old} once and is {now} now", "numbers are not used again, and retired rows stay")
+
+
+@rule
+def close_codes(house):
+    """close codes may be on the wire (RFC 6455 section 7.4), kinds and retries are words of the table"""
+    name = "proto/tbl/close.def"
+    for line, (row, code, kind, retry, *_) in table(house, name, "CLOSE"):
+        c = int(code)
+        if not (c == 0 or 1000 <= c <= 1003 or 1007 <= c <= 1014 or 3000 <= c <= 4999):
+            house.fail(f"{name}:{line}", f"{row} has code {c}", "take 1000 to 1003, 1007 to 1014, 3000 to 4999; 0 for no frame")
+        if kind not in ("NORMAL", "PEER", "LIMIT", "SERVER") or retry not in ("AT_ONCE", "BACKOFF", "NEVER"):
+            house.fail(f"{name}:{line}", f"{row} is {kind}, {retry}", "the head of the table says which words there are")
+
+
+@rule
+def settings_are_everywhere(house):
+    """each setting stands in the sample file and the reference, and a test or a runbook names it"""
+    sample, reference = "deploy/ringcast.conf", "docs/reference/settings.md"
+    keys, section = set(), ""
+    for line in house.text(sample).splitlines():
+        section = line.strip("[] ") if re.match(r"\[\w+\]", line) else section
+        m = re.match(r"#?(\w+) =", line)
+        if m:
+            keys.add(f"{section}.{m.group(1)}")
+    rows = {f"{a[0]}.{a[1]}": line for line, a in table(house, "common/tbl/config.def", "CONF")}
+    met = "\n".join(house.text(n) for n in house.files if n.startswith(("tests/", "bench/", "docs/ops/")) and
+        not n.startswith((HERE, "tests/fuzz/corpus/")) and not n.endswith((".png", "package-lock.json")))
+    for key, line in rows.items():
+        where = f"common/tbl/config.def:{line}"
+        if key not in keys:
+            house.fail(where, f"{key} is not in {sample}", REFRESH)
+        if not re.search(rf"\b{re.escape(key)}\b", house.text(reference)):
+            house.fail(where, f"{key} is not in {reference}", REFRESH)
+        if not re.search(rf"\b{re.escape(key)}\b|\b{key.replace('.', '_')}\b", met):
+            house.fail(where, f"{key} is met by no test", "write one that shows what it changes")
+    for key in sorted(keys - set(rows)):
+        house.fail(sample, f"{key} is no setting any more", REFRESH)
+
+
+@rule
+def pages_are_fresh(house):
+    """generated pages say what the tables say"""
+    pages = re.findall(r"\b(\w+):((?:docs|deploy)/[\w./]+)", house.text("docs/CMakeLists.txt"))
+    for name in house.files:
+        m = re.fullmatch(r"docs/gen/gen_(\w+)\.c", name)
+        if m and m.group(1) not in [g for g, _ in pages]:
+            house.fail(name, "prints no page", "name it and its page in docs/CMakeLists.txt")
+    with tempfile.TemporaryDirectory() as out:
+        def generate(page):
+            program = os.path.join(out, page[0])
+            source = os.path.join(house.root, f"docs/gen/gen_{page[0]}.c")
+            made = subprocess.run([*compile_with(house), source, "-o", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if made.returncode == 0:
+                return subprocess.run([program], stdout=subprocess.PIPE).stdout.decode()
+            return None
+        for (generator, page), text in zip(pages, in_parallel(generate, pages)):
+            if text is None:
+                house.fail(f"docs/gen/gen_{generator}.c", "does not compile", "see what the compiler says")
+            elif not house.has(page) or house.text(page) != text:
+                house.fail(page, "is stale", REFRESH)
+
+
+# ---- what is tested ----
+
+# What reads bytes that strangers wrote. Dialects are taken from their table.
+PARSERS = {
+    "http": "proto/http.c", "ws": "proto/ws.c", "json": "proto/json.c", "lane": "common/lane.c", "conf": "common/conf.c",
+}
+LATER = {"deflate": "proto/deflate.c", "msgpack": "proto/msgpack.c", "jwt": "proto/jwt.c", "envelope": "proto/envelope.c"}
+
+
+@rule
+def parsers_are_fuzzed(house):
+    """every parser and dialect has a fuzz target and a corpus"""
+    wanted = dict(PARSERS)
+    wanted.update({p: source for p, source in LATER.items() if house.has(source)})
+    wanted.update({a[0]: f"proto/dialect/{a[0]}.c" for _, a in table(house, "proto/tbl/dialects.def", "DIALECT")})
+    wanted.update({os.path.basename(n)[:-2]: n for n in house.files if re.fullmatch(r"proto/dialect/\w+\.c", n)})
+    for parser, source in sorted(wanted.items()):
+        if not house.has(source):
+            house.fail(source, "is not there", f"PARSERS in {HERE}/check.py, or dialects.def, names it")
+        if not house.has(f"tests/fuzz/fuzz_{parser}.c"):
+            house.fail(source, "reads what strangers write and has no fuzz target", f"write tests/fuzz/fuzz_{parser}.c")
+        if not any(n.startswith(f"tests/fuzz/corpus/{parser}/") for n in house.files):
+            house.fail(source, "has no corpus", f"put a few inputs into tests/fuzz/corpus/{parser}/")
+
+
+@rule
+def modules_are_tested(house):
+    """every module has a unit test"""
+    listed, used = house.listed("without-unit-test.txt"), set()
+    units = [n for n in house.files if re.fullmatch(r"tests/unit/test_\w+\.c", n)]
+    included = {what for n in units for _, what, _ in includes(house.text(n))}
+    for name in house.sources(("common", "proto", "worker", "broker"), (".c",)):
+        stem = os.path.basename(name)[:-2]
+        if stem in ("main", "metrics"):
+            continue
+        own = f"tests/unit/test_{stem}.c" in units
+        if name in listed and not own:
+            used.add(name)
+        elif not own and not {name, name[:-2] + ".h"} & included:
+            house.fail(name, "no unit test includes it", f"write tests/unit/test_{stem}.c")
+    house.unused("without-unit-test.txt", listed, used)
+
+
+def words_of(house, names):
+    return set(re.findall(r"\w+", "\n".join(without_comments(house.text(n)) if n.endswith((".c", ".h")) else house.text(n)
+        for n in names)))
+
+
+@rule
+def rows_are_met(house):
+    """each verb, lane message, close reason and error is made by the code and named by a test"""
+    tests = [n for n in house.files if n.startswith("tests/") and n.endswith((".c", ".h", ".py", ".mjs", ".txt")) and
+        not n.startswith((HERE, "tests/fuzz/corpus/")) and n != "tests/unit/test_tables.c"]
+    text = "\n".join(house.text(n) for n in tests)
+    words, made = words_of(house, tests), words_of(house, house.sources(("proto", "worker", "broker")))
+    listed, used = house.listed("unmet-rows.txt"), set()
+
+    def row(file, line, key, met):
+        faults = []
+        if key not in made:
+            faults.append((f"nothing makes {key}", "use it, or say in the table that the row has retired"))
+        if not met and not {key, key.lower()} & words:
+            faults.append((f"no test names {key}", "write one that makes it happen and tells it by its name, its "
+                "counter or its text"))
+        if faults and key in listed:
+            used.add(key)
+            return
+        for what, remedy in faults:
+            house.fail(f"proto/tbl/{file}:{line}", what, remedy)
+    closes = list(table(house, "proto/tbl/close.def", "CLOSE"))
+    for line, (name, code, *_) in closes:
+        # A code that one row has to itself speaks for the row; so does close_str() of it in a unit test.
+        alone = code != "0" and [a[1] for _, a in closes].count(code) == 1 and code in words
+        row("close.def", line, f"CLOSE_{name}", alone or f"bad:{name.lower()}" in text)
+    for line, (name, *_) in table(house, "proto/tbl/verbs.def", "VERB"):
+        row("verbs.def", line, f"VERB_{name}", re.search(rf"^= {name}\b", text, flags=re.M) is not None)
+    for line, (name, *_) in table(house, "proto/tbl/ipc.def", "IPC"):
+        row("ipc.def", line, f"IPC_{name}", False)
+    for line, (name, _, message, *_) in table(house, "proto/tbl/errors.def", "ERROR"):
+        row("errors.def", line, f"ERR_{name}", max(re.split(r"\{\w+\}", message), key=len).strip() in text)
+    house.unused("unmet-rows.txt", listed, used)
+
+
+# ---- pages people read ----
+
+
+def prose(text):
+    """A page without its blocks of code."""
+    return re.sub(r"^(```|~~~).*?^\1", lambda m: "\n" * m.group(0).count("\n"), text, flags=re.S | re.M)
+
+
+@functools.lru_cache(maxsize=None)
+def anchors(text):
+    """What GitHub makes of the headings."""
+    found, count = set(re.findall(r'<a (?:id|name)="([^"]+)"', text)), {}
+    for heading in re.findall(r"^#{1,6} +(.*?)\s*#*$", prose(text), flags=re.M):
+        s = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        s = re.sub(r"[^\w\- ]", "", s).replace(" ", "-")
+        found.add(f"{s}-{count[s]}" if s in count else s)
+        count[s] = count.get(s, 0) + 1
+    return found
+
+
+@rule
+def links_resolve(house):
+    """relative links in pages and their anchors lead somewhere"""
+    folders = {n[:i] for n in house.files for i, c in enumerate(n) if c == "/"} | {"."}
+    link = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)|^\[[^\]]+\]:\s+(\S+)|(?:src|href)=\"([^\"]+)\"", re.M)
+    for name in house.files:
+        if not name.endswith(".md"):
+            continue
+        text = re.sub(r"`[^`\n]*`(?!\])", lambda m: " " * len(m.group(0)), prose(house.text(name)))
+        for m in link.finditer(text):
+            to = m.group(1) or m.group(2) or m.group(3)
+            if re.match(r"[a-z]+:", to):
+                continue
+            where = f"{name}:{text.count(chr(10), 0, m.start()) + 1}"
+            path, _, anchor = to.partition("#")
+            target = os.path.normpath(os.path.join(os.path.dirname(name), path)) if path else name
+            if not house.has(target) and target not in folders:
+                house.fail(where, f"there is no {to}", "correct the link or write the page")
+            elif anchor and target.endswith(".md") and anchor not in anchors(house.text(target)):
+                house.fail(where, f"{target} has no heading #{anchor}", "correct the anchor")
+
+
+FOREIGN = {"main", "fork", "execve", "setsockopt", "send", "recv", "poll", "malloc", "free"}  # spoken of, not ours
+
+
+@rule
+def names_exist(house):
+    """functions, structs and files that pages speak of exist"""
+    code = "\n".join(code_only(house.text(n)) for n in house.sources(ROOMS + ("docs", "tests"), (".c", ".h", ".def")))
+    calls = set(re.findall(r"\b([A-Za-z_]\w*)\s*\(", code + "\n".join(house.text(n) for n in house.files
+        if n.startswith("tests/") and n.endswith((".py", ".mjs")))))
+    structs = set(re.findall(r"\bstruct (\w+)", code))
+    for page in ("docs/TOUR.md", "docs/ARCHITECTURE.md", "docs/HACKING.md"):
+        if not house.has(page):
+            house.fail(page, "is missing", "it is the way in")
+    for name in house.files:
+        if not re.fullmatch(r"(README|docs/\w+|docs/(adr|ops|protocol)/[\w-]+)\.md", name):
+            continue
+        for number, line in enumerate(prose(house.text(name)).split("\n"), 1):
+            gone = [f + "()" for f in re.findall(r"`([A-Za-z_]\w*)\(\)`", line) if f not in calls and f not in FOREIGN]
+            gone += ["struct " + s for s in re.findall(r"`struct (\w+)`", line) if s not in structs]
+            gone += [p for p in re.findall(r"`((?:common|proto|worker|broker|deploy|bench|tests|docs)/[\w./-]+\.\w+)`", line)
+                if not house.has(p)]
+            for what in gone:
+                house.fail(f"{name}:{number}", f"there is no {what}", "tell it as it is now")
+
+
+# Hosts that a file may name: public pages for people, and examples.
+HOSTS = re.compile(r"[\d.]+|example\.(com|org|net)|([\w-]+\.)*(github\.com|rfc-editor\.org|ietf\.org|iana\.org|w3\.org|kernel\.org|"
+    r"keepachangelog\.com|semver\.org|socketcluster\.io|npmjs\.(com|org)|patreon\.com|feross\.org|opencollective\.com)")
+
+
+@rule
+def speaks_of_itself_alone(house):
+    """no paths of one machine, no hosts of one network, no word on who typed it"""
+    paths = re.compile(r"(?<![\w./-])/(?:wo" + r"rk|ro" + r"ot|home/[a-z]\w*|Users/\w+|tmp/br" + r"ief)/[\w.-]*")
+    who = re.compile(r"\b(?:sub-?" + r"agents?|langu" + r"age models?|chat" + r"bots?|co-auth" + r"ored-by|(?:AI|LLM)[- ](?:assist|gener|writ)\w*|"
+        r"(?:help" + r"er|ag" + r"ent)'?s? (?:session|brief)s?|(?:my|the|common) br" + r"ief\b(?! (?:moment|time|pause)))", re.I)
+    url = re.compile(r"https?://(?:[\w.-]+@)?([A-Za-z0-9][\w.-]*\.[A-Za-z]{2,})(?=[/:\"'\s)>]|$)")
+    for name in house.files:
+        if name.startswith("tests/fuzz/corpus/") or name.endswith((".png", ".ico", ".jpg", ".gz")):
+            continue
+        for number, line in enumerate(house.text(name).split("\n"), 1):
+            where = f"{name}:{number}"
+            for m in paths.finditer(line):
+                house.fail(where, f"names {m.group(0)}", "paths are relative to the top, or settings")
+            for m in who.finditer(line):
+                house.fail(where, f"says {m.group(0)!r}", "the project speaks of the project alone")
+            for host in url.findall(line):
+                if not HOSTS.fullmatch(host):
+                    house.fail(where, f"names the host {host}", f"name a public page or example.com; HOSTS in {HERE}/check.py")
+
+
+# ---- the whole ----
+
+
+def check(house, name, **more):
+    """Violations of one rule."""
+    house.found = []
+    RULES[name](house, **more)
+    return house.found
 
 
 def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("--build", default="build/dev")
-    ap.add_argument("--long", type=int, default=0)
-    ap.add_argument("--only", default="")
-    args = ap.parse_args()
-    every = sorted(functions(), key=lambda f: -f[3])
-    if args.long:
-        for path, line, name, n in every[:args.long]:
-            print(f"{n:4} {rel(path)}:{line} {name}")
+    args = argparse.ArgumentParser(description="Do the rules of the house hold?")
+    args.add_argument("rules", nargs="*", metavar="RULE")
+    args.add_argument("--list", action="store_true", help="the rules, a line each")
+    args.add_argument("--long", type=int, metavar="N", help="the N longest functions")
+    args.add_argument("--root", default=ROOT, help="the tree to look at")
+    args.add_argument("--build", help="taken and not used: nothing here needs a build")
+    args = args.parse_args()
+    if args.list:
+        print("\n".join(f"{name:28} {f.__doc__}" for name, f in RULES.items()))
         return 0
+    house = House(args.root)
+    if args.long:
+        for f in sorted(functions(house), key=lambda f: -f.lines)[:args.long]:
+            print(f"{f.lines:4} {f.file}:{f.line} {f.name}")
+        return 0
+    unknown = [r for r in args.rules if r not in RULES]
+    if unknown:
+        sys.exit(f"there is no rule {unknown[0]}; --list names them")
     passed = failed = 0
-    for fn in CHECKS:
-        if args.only not in fn.__name__:
-            continue
-        complaints = list(fn(args))
-        words = fn.__name__.replace("_", " ")
-        print(f"{'FAIL ' if complaints else 'ok   '} {words}")
-        for c in complaints[:25]:
-            print(f"      {c}")
-        if len(complaints) > 25:
-            print(f"      ... and {len(complaints) - 25} more")
-        failed += bool(complaints)
-        passed += not complaints
-    lengths = [f[3] for f in every]
-    print(f"{len(lengths)} functions: median {statistics.median(lengths):.0f} lines, nine in ten under "
-          f"{sorted(lengths)[len(lengths) * 9 // 10]}, {sum(n > LONGEST for n in lengths)} above {LONGEST}")
+    for name in args.rules or RULES:
+        found = check(house, name)
+        passed, failed = passed + (not found), failed + bool(found)
+        print(f"{'FAIL ' if found else 'ok   '} {name}: {RULES[name].__doc__}")
+        for violation in found:
+            print(f"      {violation}")
+    for note in house.notes:
+        print(note)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
