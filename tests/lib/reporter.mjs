@@ -9,7 +9,10 @@ export default async function* reporter(source) {
         }
         if (data.details?.type === 'suite') continue;
         const time = `${Math.round(data.details?.duration_ms ?? 0)} ms`;
-        if (data.skip !== undefined) {
+        if (data.todo !== undefined && type === 'test:fail') {
+            skipped++;
+            yield `todo  ${data.name}: ${data.todo}\n`;
+        } else if (data.skip !== undefined) {
             skipped++;
             yield `skip  ${data.name}${typeof data.skip === 'string' && data.skip ? ': ' + data.skip : ''}\n`;
         } else if (type === 'test:pass') {
