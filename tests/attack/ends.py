@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness import CLOSE, Server, check, clean, frame, scene, text, TEXT
+from harness import CLOSE, check, clean, frame, idle, scene, text
 
 S = scene("ends", {"run.drain_timeout": "1500ms", "ws.close_timeout": "500ms"}, shape=(2, 1, 1))
 
@@ -76,3 +76,41 @@ async def stopped(ctx):
     for p in peers[1:]:
         got = [n for n in p.news or [] if n.get("event") == "#publish"] or [await p.packet()]
         check(got[-1]["data"].get("data") == 5, f"{got}")
+
+
+B = scene("broker stands still", {"broker.dead_after": "800ms", "sc.ping_timeout": "30s"})
+
+
+@B.case("a stopped broker: requests fail within a second and a half, nobody spins, all is well afterwards", deadline=25)
+async def broker_stopped(ctx):
+    s = ctx.server
+    p, q = await ctx.sc(), await ctx.sc()
+    await q.subscribe("still")
+    pid = s.pids("broker")[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        p.say({"event": "#publish", "data": {"channel": "still"}, "cid": 900})
+        a = await p.answer(900)
+        check("error" in a and a["error"]["name"] == "BrokerError", f"a false success: {a}")
+        check(time.monotonic() - begin < 3.0, f"told after {time.monotonic() - begin:.1f} s")
+        for i in range(5000):
+            p.say({"event": "#publish", "data": {"channel": "still", "data": "x" * 1000}})
+        await idle(ctx, "the broker stands still", roles=("worker",), limit=0.1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    p2 = await ctx.sc()
+
+    def up():
+        return s.total("brokers_up") == 1
+    await ctx.until("attached again", up, 5)
+    for i in range(50):
+        a = await p2.ask("#publish", {"channel": "still", "data": ["again", i]})
+        if "error" not in a:
+            break
+        await asyncio.sleep(0.1)
+    check("error" not in a, f"{a}")
+    while True:
+        got = await q.packet()
+        if got.get("data", {}).get("data") == ["again", i]:
+            break

@@ -133,6 +133,19 @@ async def churn(ctx):
     await ctx.until("descriptors back", lambda: ctx.server.fds() <= fds + 2)
 
 
+@S.case("300 unfinished heads of 15 KiB cost what arrived, and nothing afterwards")
+async def unfinished(ctx):
+    s = ctx.server
+    before = s.total("buffers_bytes")
+    peers = await ctx.many(300, ctx.tcp)
+    for p in peers:
+        p.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 15000)
+    await asyncio.sleep(0.2)
+    check(s.total("buffers_bytes") - before < 300 * 40000, "more than twice what arrived")
+    ctx.end()
+    await ctx.until("the buffers are released", lambda: s.total("buffers_bytes") <= before + 65536)
+
+
 @S.case("no handshake in time: 4005; anything else first: 4009, nothing of it done")
 async def unshaken(ctx):
     async def first(raw, *codes):

@@ -59,6 +59,9 @@ def run_scene(scene, wanted, options):
     if server is not None:
         status, log = server.end()
         failure = None
+        turns = re.findall(r"slow-turn ms=(\d+)", log)
+        if turns:  # a busy machine makes them, too: told, not judged
+            print(f"{scene.name}: {len(turns)} slow turns, the longest {max(map(int, turns))} ms")
         try:
             clean(log, "" if not died else "child-died")
             if status not in (0, None):

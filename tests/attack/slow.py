@@ -116,6 +116,54 @@ async def flood(ctx):
     check(ctx.server.rss() - before < 48 << 20, f"grew by {(ctx.server.rss() - before) >> 20} MiB")
 
 
+@S.case("the books of messages: published x subscribers = deliveries + drops, at worker and broker", deadline=25)
+async def accounts(ctx):
+    s = ctx.server
+    names = ("publishes_in_total", "deliveries_total", "dropped_slow_total")
+    before = {n: s.total(n) for n in names}
+    at_broker = s.total("publishes_total", "broker")
+    subs = await ctx.many(5, ctx.sc)
+    for g in subs:
+        await g.subscribe("acc")
+    z = await ctx.sc(rcvbuf=4096)
+    await z.subscribe("acc")
+    p = await ctx.sc()
+    n = 300
+
+    async def read(g):
+        for i in range(n):
+            check((await g.packet())["data"]["data"][0] == i, f"not {i}")
+    tasks = [asyncio.create_task(read(g)) for g in subs]
+    for i in range(n):
+        p.send(text({"event": "#publish", "data": {"channel": "acc", "data": [i, "x" * 20000]}}))
+        if i % 10 == 0:
+            await p.alive()  # one more publish, to a channel nobody wants
+    await asyncio.gather(*tasks)
+    now = {k: s.total(k) - before[k] for k in names}
+    check(now["publishes_in_total"] == n + n // 10 == s.total("publishes_total", "broker") - at_broker, f"{now}")
+    await ctx.until("the sleeper's end", lambda: s.total("close_slow_queue") + s.total("close_slow_stall") > 0)
+    # What the sleeper was never meant to get, because it had ended, is neither.
+    check(5 * n <= now["deliveries_total"] <= 6 * n, f"{now}")
+    check(now["deliveries_total"] + now["dropped_slow_total"] <= 6 * n, f"{now}")
+
+
+@S.case("a client process that is stopped: ended by out.stall, the server sleeps meanwhile", deadline=25)
+async def stopped(ctx):
+    s = ctx.server
+    by = ctx.bystander(20)
+    os.kill(by.proc.pid, signal.SIGSTOP)
+    try:
+        p = await ctx.sc()
+        for _ in range(60):
+            p.say({"event": "#publish", "data": {"channel": "by0", "data": "y" * 100000}})
+        await p.alive()
+        await idle(ctx, "a stopped peer")
+        await ctx.until("its end", lambda: s.total("connections_open") <= 2, 6)
+    finally:
+        by.proc.kill()
+        by.proc.wait()
+
+
 @Q.case("a flood of publishes with answers by four clients: each answered once, in order by channel", deadline=30)
 async def flood_acks(ctx):
     by = ctx.bystander(2.0)
