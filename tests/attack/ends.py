@@ -114,3 +114,66 @@ async def broker_stopped(ctx):
         got = await q.packet()
         if got.get("data", {}).get("data") == ["again", i]:
             break
+
+
+W = scene("worker stands still", {"broker.dead_after": "800ms", "sc.ping_timeout": "30s"}, shape=(2, 1, 1))
+
+
+async def placed(ctx, index):
+    """A client on the worker wanted."""
+    s = ctx.server
+    for _ in range(64):
+        before = {p["pid"]: p["counters"]["accepted_total"] for p in s.pages() if p["process"] == "worker"}
+        p = await ctx.sc()
+        after = {q["pid"]: q["counters"]["accepted_total"] for q in s.pages() if q["process"] == "worker"}
+        if [pid for pid in after if after[pid] > before[pid]] == [s.pids("worker")[index]]:
+            return p
+        p.reset()
+        await asyncio.sleep(0)
+    check(False, "no connection came to that worker")
+
+
+@W.case("a stopped worker under a flood: the others go on, its subscribers get what is new afterwards", deadline=30)
+async def worker_stopped(ctx):
+    s = ctx.server
+    away = await placed(ctx, 0)
+    here, pub, a, b = [await placed(ctx, 1) for _ in range(4)]
+    for p in (away, here):
+        await p.subscribe("both")
+    await b.subscribe("other")
+    pid = s.pids("worker")[0]
+    got = []
+
+    async def read():
+        while not got or got[-1] != "end":
+            got.append((await here.packet())["data"]["data"])
+    task = asyncio.create_task(read())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for i in range(12000):
+            pub.say({"event": "#publish", "data": {"channel": "both", "data": "f" * 1000}})
+        worst = 0.0
+        for i in range(100):
+            begin = time.monotonic()
+            a.say({"event": "#publish", "data": {"channel": "other", "data": i}})
+            check((await b.packet())["data"]["data"] == i, "not the message")
+            worst = max(worst, time.monotonic() - begin)
+            await asyncio.sleep(0.02)
+        check(worst < 1.0, f"another channel waited {worst:.2f} s")
+        await idle(ctx, "a worker stands still", roles=("broker",), limit=0.05)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    pub.say({"event": "#publish", "data": {"channel": "both", "data": "end"}})
+    await task
+    check(got.count("f" * 1000) == 12000, f"{len(got) - 1} of 12000")
+    await ctx.until("both rings attached", lambda: s.total("brokers_up") == 2, 5)
+    for i in range(100):
+        pub.say({"event": "#publish", "data": {"channel": "both", "data": "anew"}})
+        try:
+            while (await asyncio.wait_for(away.packet(), 0.2))["data"]["data"] != "anew":
+                pass
+            break
+        except (asyncio.TimeoutError, TimeoutError):
+            pass
+    else:
+        check(False, "a subscription was lost in silence")
