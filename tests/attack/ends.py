@@ -116,7 +116,7 @@ async def broker_stopped(ctx):
             break
 
 
-W = scene("worker stands still", {"broker.dead_after": "800ms", "sc.ping_timeout": "30s"}, shape=(2, 1, 1))
+W = scene("worker stands still", {"broker.dead_after": "800ms", "out.queue_bytes": "32MiB", "sc.ping_timeout": "30s"}, shape=(2, 1, 1))
 
 
 async def placed(ctx, index):

@@ -36,6 +36,7 @@ class Scene:
     name: str
     settings: dict
     nofile: int = 0  # open-file limit of its processes
+    server: type = None
     cases: list = field(default_factory=list)
 
     def case(self, name, **options):
@@ -45,9 +46,9 @@ class Scene:
         return register
 
 
-def scene(name, settings=None, shape=(1, 1, 1), nofile=0):
+def scene(name, settings=None, shape=(1, 1, 1), nofile=0, server=None):
     w, r, b = shape
-    s = Scene(name, {"worker.count": w, "worker.rings": r, "broker.count": b, **(settings or {})}, nofile)
+    s = Scene(name, {"worker.count": w, "worker.rings": r, "broker.count": b, **(settings or {})}, nofile, server or Server)
     SCENES.append(s)
     return s
 
@@ -311,7 +312,9 @@ class Bystander:
         check(self.proc.stdout.readline() == "go\n", "the bystander did not come up")
 
     async def verdict(self, limit=0.1, worst=1.0):
-        """p99 within `limit`, and no message later than `worst`."""
+        """p99 within `limit`, and no message later than `worst`. On a machine that others keep busy only
+        the latter counts: the bystander itself waits for a processor there."""
+        limit = worst if os.getloadavg()[0] > 1.5 * os.cpu_count() else limit
         out = await asyncio.get_running_loop().run_in_executor(None, self.proc.stdout.readline)
         self.proc.wait()
         check(out.startswith("{"), "the bystander was cut off")

@@ -2,7 +2,6 @@
 
 The fake attaches like a ring thread does (proto/ipc.h) and then writes what it likes. The hash of the
 message table is read from the memory of a real worker, so a new table needs no change here."""
-import array
 import asyncio
 import fcntl
 import mmap
@@ -76,15 +75,16 @@ class Fake:
         return self
 
     def beat(self):
-        struct.pack_into("<Q", self.map, 128, time.monotonic_ns())
+        struct.pack_into("@Q", self.map, 128, time.monotonic_ns())
 
     def write(self, raw, at=None):
         at = (self.tail if at is None else at) % self.lane
         self.map[SEGMENT + LANE + at:SEGMENT + LANE + at + len(raw)] = raw
 
     def commit(self, tail):
+        # "@": one store of eight bytes; "<" would write them singly and show a tail that went back.
         self.tail = tail
-        struct.pack_into("<Q", self.map, SEGMENT, tail)
+        struct.pack_into("@Q", self.map, SEGMENT, tail)
         try:
             self.sock.send(b"!")
         except OSError:

@@ -104,11 +104,11 @@ async def mixed(ctx, clients, seconds):
         raise Violation(f"{print_seed}: {e}") from None
 
 
-@S.case("40 clients do random things for 6 seconds; nothing breaks, nothing is left", deadline=30)
+@S.case("40 clients do random things for 5 seconds; nothing breaks, nothing is left", deadline=30)
 async def large(ctx):
-    await mixed(ctx, 40, 6)
+    await mixed(ctx, 40, 5)
 
 
-@S1.case("30 clients where 24 fit, for 5 seconds; nothing breaks, nothing is left", deadline=30)
+@S1.case("30 clients where 24 fit, for 3 seconds; nothing breaks, nothing is left", deadline=30)
 async def small(ctx):
-    await mixed(ctx, 30, 5)
+    await mixed(ctx, 30, 3)

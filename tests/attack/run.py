@@ -17,8 +17,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
-from harness import Context, Server, Violation, books, clean  # noqa: E402
-import http_heads, frames, packets, slow, many, ends, lanes, mixed  # noqa: E402,F401
+from harness import Context, Violation, books, clean  # noqa: E402
+import http_heads, frames, packets, slow, many, ends, lanes, liars, mixed  # noqa: E402,F401
 
 
 async def run_case(server, name, run, options, limit):
@@ -50,7 +50,7 @@ def run_scene(scene, wanted, options):
         begin = time.monotonic()
         try:
             if server is None or server.proc.poll() is not None:
-                server = Server(options.server, scene.settings, scene.nofile)
+                server = scene.server(options.server, scene.settings, scene.nofile)
             failure = asyncio.run(run_case(server, name, run, opts, options.limit))
         except Violation as e:
             failure = str(e)
