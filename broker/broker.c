@@ -26,6 +26,8 @@
 /* After a start publishes wait until all rings have attached and said what they want, so that none of
  * them misses what another replays; at most so long, for rings may be missing. */
 #define SETTLE_MS 500
+/* A ring's view of our heartbeat may be that much older than ours of the last turn. */
+#define STOPPED_SLACK_MS 1000
 /* A killed predecessor's socket answers for as long as the kernel takes to end its ring. */
 #define TAKE_OVER_MS 2000
 #define STUCK_MS 10        /* longest wait for room in a lane that is full */
@@ -233,6 +235,26 @@ awake_peer(struct broker *b, struct peer *p)
 }
 
 static void
+forget_sync(struct broker *b, struct peer *p)
+{
+    (void)b;
+    p->synced = false;
+}
+
+/* This process stood still for so long that rings have given it up, or are about to: they come back
+ * one by one, and publishes wait for them as after a start. */
+static void
+unsettle_if_stopped(struct broker *b)
+{
+    uint64_t dead = b->conf->broker_dead_after, soon = dead > STOPPED_SLACK_MS ? dead - STOPPED_SLACK_MS : 0;
+    if (mono_since_ms(b->now, b->seen) < MAX(soon, (uint64_t)2 * TURN_MAX_MS))
+        return;
+    b->settled = false;
+    b->settle_by = mono_add_ms(b->now, SETTLE_MS);
+    each_peer(b, forget_sync);
+}
+
+static void
 settle(struct broker *b)
 {
     uint64_t synced = 0, rings = b->conf->worker_count * MAX(b->conf->worker_rings, (uint64_t)1);
@@ -251,6 +273,7 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     uint32_t ms = MIN(max_wait_ms, (uint32_t)(b->stuck ? STUCK_MS : TURN_MAX_MS));
     ring_wait(&b->ring, sleep ? (uint64_t)ms * 1000000 : 0);
     b->now = mono_now();
+    unsettle_if_stopped(b);
     each_peer(b, awake_peer);
     ring_reap(&b->ring, dispatch, b);
     b->busy = false;
@@ -258,6 +281,7 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     if (UNLIKELY(!b->settled))
         settle(b);
     beat(b);
+    each_peer(b, peer_show);
     each_peer(b, peer_flush);
     COUNT(b, turns_total);
 }

@@ -325,6 +325,14 @@ tell_done(struct broker *b, struct peer *p)
 }
 
 void
+peer_show(struct broker *b, struct peer *p)
+{
+    (void)b;
+    if (p->state == PEER_UP && lane_publish(&p->out))
+        p->bell_wanted = true;
+}
+
+void
 peer_flush(struct broker *b, struct peer *p)
 {
     if (p->state != PEER_UP)
@@ -540,6 +548,7 @@ peer_drop(struct broker *b, struct peer *p, const char *why)
         GAUGE(b, peers, b->metrics[BM_peers] - 1);
         COUNT(b, lost_peers_total);
         log_info("detached", "worker=%u ring=%u pid=%d why=\"%s\"", p->worker, p->ring, p->pid, why);
+        atomic_store(&p->seg->given_up, 1);
         drop_interests(b, p);
         unblock(b, p);
         count_dropped(b, p);

@@ -77,6 +77,8 @@ void peer_xoff(struct broker *b, struct peer *behind, uint32_t source, struct vi
 void peer_catch_up(struct broker *b, struct peer *p);
 /* End of the turn: tells successes, publishes indices, rings bells. */
 void peer_flush(struct broker *b, struct peer *p);
+/* Before that: shows the messages alone, so that when a success is told, every ring has its message. */
+void peer_show(struct broker *b, struct peer *p);
 void peer_free(struct broker *b, struct peer *p);
 
 #endif

@@ -79,7 +79,8 @@ lane_publish(struct lane *l)
     l->published = l->mine;
     atomic_store_explicit(&l->s->tail, l->mine, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
-    return atomic_load_explicit(&l->s->asleep, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&l->s->asleep, memory_order_relaxed) != 0 &&
+        atomic_exchange_explicit(&l->s->asleep, 0, memory_order_relaxed) != 0;
 }
 
 bool

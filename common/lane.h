@@ -26,7 +26,7 @@ struct lane_shared {
     _Atomic uint64_t tail ALIGNED(LANE_LINE); /* w: producer */
     _Atomic uint32_t wants_room;              /* w: producer sets, consumer clears */
     _Atomic uint64_t head ALIGNED(LANE_LINE); /* w: consumer */
-    _Atomic uint32_t asleep;                  /* w: consumer sets and clears */
+    _Atomic uint32_t asleep;                  /* w: consumer sets; who wakes it clears, so one bell rings per sleep */
     uint8_t data[] ALIGNED(LANE_LINE);
 };
 

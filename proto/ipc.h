@@ -58,6 +58,7 @@ struct ipc_segment {
     uint32_t version, lane_bytes;
     _Atomic uint64_t worker_beat_ns __attribute__((aligned(128))); /* w: ring; monotonic */
     _Atomic uint64_t broker_beat_ns __attribute__((aligned(128))); /* w: broker */
+    _Atomic uint32_t given_up; /* w: broker, when it drops a ring though both live: messages were missed */
     uint8_t lanes[] __attribute__((aligned(128)));
 };
 

@@ -113,13 +113,13 @@ struct conn {
     uint8_t dialect;        /* index into dialects[]; 0: not upgraded */
     uint8_t sess;           /* enum sess_state */
     uint8_t reason;         /* enum close_reason, from CLOSING on */
-    uint8_t wait_broker;    /* while CF_WAITING; broker of the last request otherwise */
+    uint8_t wait_broker;    /* whose room it waits for, while CF_WAITING */
+    uint8_t asked_broker;   /* who owes the pending answers */
     uint16_t pending;       /* requests a broker has not answered */
     uint32_t invalid;       /* messages that did not parse, in the minute from invalid_at */
     uint32_t invalid_at;
     uint8_t dstate[4];      /* the dialect's own */
     uint8_t id[15];         /* session id, before base64 */
-    uint8_t pad;
     /* Subscriptions */
     uint32_t sub_count;
     union {

@@ -153,7 +153,7 @@ held_put(struct link *l, struct lane_record r)
 static uint8_t *
 link_put(struct link *l, enum ipc_type type, uint8_t flags, uint16_t aux, uint32_t n)
 {
-    if (l->state == LINK_UP && l->held.n == 0) {
+    if (l->state == LINK_UP && !l->up_now && l->held.n == 0) {
         uint8_t *at = lane_put(&l->out, (uint8_t)type, flags, aux, n);
         if (LIKELY(at != NULL))
             return at;
@@ -193,7 +193,7 @@ void
 link_unsubscribe(struct links *ls, unsigned broker, uint32_t chan, uint32_t gen)
 {
     struct link *l = &ls->link[broker];
-    if (l->state != LINK_UP && l->held.n == 0)
+    if ((l->state != LINK_UP || l->up_now) && l->held.n == 0)
         return; /* it will only hear of what is wanted then */
     uint8_t *at = link_put(l, IPC_UNSUBSCRIBE, 0, 0, 8);
     if (CHECK_IF(at == NULL))
@@ -220,7 +220,7 @@ is_stopped(const struct link *l, struct view channel)
 static enum link_rc
 no_room(struct links *ls, struct link *l, uint32_t n)
 {
-    if (l->state != LINK_UP)
+    if (l->state != LINK_UP || l->up_now)
         return l->held.n + n + 16 > ls->conf->lane_hold_bytes ? LINK_WAIT : LINK_OK;
     if (l->held.n == 0 && lane_has_room(&l->out, n))
         return LINK_OK;
@@ -381,7 +381,7 @@ static void
 link_lost(struct link *l, const char *why)
 {
     struct links *ls = l->all;
-    bool was_up = l->state == LINK_UP;
+    bool was_up = l->state == LINK_UP, given_up = was_up && atomic_load(&l->seg->given_up) != 0;
     if (was_up) {
         metric_add(ls->metrics, RM_lost_broker_total, 1);
         metric_add(ls->metrics, RM_lost_publishes_total, count_unread(&l->out));
@@ -399,6 +399,8 @@ link_lost(struct link *l, const char *why)
     if (!was_up)
         return;
     l->away_since = ls->now;
+    if (given_up)
+        ls->ops->on_missed(ls->arg, l->broker);
     ls->ops->on_lost(ls->arg, l->broker);
     answer_all(l, ERR_BROKER_LOST);
     l->full = false;

@@ -42,6 +42,9 @@ struct link_ops {
     void (*on_attached)(void *ring, unsigned broker);
     /* Broker i holds again all that on_attached asked for. */
     void (*on_restored)(void *ring, unsigned broker);
+    /* Broker i lives but had given this ring up (it showed no heartbeat): messages were missed. Comes
+     * right before on_lost. */
+    void (*on_missed)(void *ring, unsigned broker);
     /* Broker i is gone; its waiting requests get on_done(ERR_BROKER_LOST) right after. */
     void (*on_lost)(void *ring, unsigned broker);
     /* Who got LINK_WAIT from broker i may try again. */

@@ -143,11 +143,23 @@ wait_for_room(struct worker *w, struct conn *c, unsigned broker)
     return EFFECT_AGAIN;
 }
 
+/* A bound on what brokers may owe one connection. Answers of one broker come in the order of the
+ * questions; those of two may overtake each other, for a broker that stands still must not hold up the
+ * other's channels. */
+static bool
+owed_too_much(struct worker *w, struct conn *c)
+{
+    if (c->pending < PENDING_MAX)
+        return false;
+    conn_pause(w, c, PAUSE_ANSWERS);
+    return true;
+}
+
 static void
 asked(struct conn *c, unsigned broker)
 {
     c->pending++;
-    c->wait_broker = (uint8_t)broker;
+    c->asked_broker = (uint8_t)broker;
 }
 
 /* -- verbs -- */
@@ -191,7 +203,7 @@ done_in_turn(struct worker *w, struct conn *c, const struct verb *v)
     }
     struct call call = {.owner = owner_of(w, c), .kind = CALL_DONE, .call_id = v->call_id};
     enum error_id why;
-    if (link_after(w->links, c->wait_broker, &call, &why) == LINK_OK) {
+    if (link_after(w->links, c->asked_broker, &call, &why) == LINK_OK) {
         c->pending++;
         return EFFECT_DONE;
     }
@@ -228,10 +240,8 @@ do_subscribe(struct worker *w, struct conn *c, const struct verb *v)
 {
     if (c->sub_count >= w->conf->sc_max_channels)
         return fail_now(w, c, v->call_id, ERR_CHANNEL_LIMIT, v->channel);
-    if (c->pending >= PENDING_MAX) {
-        conn_pause(w, c, PAUSE_ANSWERS);
+    if (owed_too_much(w, c))
         return EFFECT_AGAIN;
-    }
     struct chan *ch;
     enum subs_rc rc = subs_add(w, c, v->channel, &ch);
     if (rc == SUBS_NO_MEMORY)
@@ -260,10 +270,8 @@ do_publish(struct worker *w, struct conn *c, const struct verb *v)
 {
     if (!w->conf->sc_client_publish)
         return fail_now(w, c, v->call_id, ERR_PUBLISH_DISABLED, v->channel);
-    if (c->pending >= PENDING_MAX) {
-        conn_pause(w, c, PAUSE_ANSWERS);
+    if (owed_too_much(w, c))
         return EFFECT_AGAIN;
-    }
     unsigned broker = links_owner(w->links, v->channel);
     struct call call = {.owner = owner_of(w, c), .kind = CALL_PUBLISH, .call_id = v->call_id};
     enum error_id why = ERR_BROKER_AWAY;
@@ -502,6 +510,20 @@ each_chan_from(struct worker *w, unsigned broker, enum chan_state from, enum cha
         struct chan *ch = pool_at(&w->chans, i);
         if (ch->head.next == POOL_LIVE && ch->broker == broker && ch->state == from)
             ch->state = (uint8_t)to;
+    }
+}
+
+/* A broker gave this ring up while it stood still. Whoever hears one of that broker's channels may have
+ * missed messages: no gap stays silent, so its connection ends, as if this process had died. */
+void
+sess_on_missed(void *worker, unsigned broker)
+{
+    struct worker *w = worker;
+    for (uint32_t i = 0; i < w->chans.used; i++) {
+        struct chan *ch = pool_at(&w->chans, i);
+        uint32_t gen = ch->head.gen;
+        while (ch->head.next == POOL_LIVE && ch->head.gen == gen && ch->broker == broker)
+            conn_close(w, conn_at(w, chan_subs(ch)[ch->sub_count - 1]), CLOSE_MISSED);
     }
 }
 

@@ -23,6 +23,7 @@ void sess_on_ping_time(struct worker *w, struct conn *c);
 void sess_on_done(void *worker, const struct call *call, enum error_id err);
 void sess_on_attached(void *worker, unsigned broker);
 void sess_on_restored(void *worker, unsigned broker);
+void sess_on_missed(void *worker, unsigned broker);
 void sess_on_lost(void *worker, unsigned broker);
 void sess_on_room(void *worker, unsigned broker);
 /* The id as clients see it, 20 characters. */

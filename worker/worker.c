@@ -343,6 +343,7 @@ static const struct link_ops link_ops = {
     .on_message = fan_on_message,
     .on_attached = sess_on_attached,
     .on_restored = sess_on_restored,
+    .on_missed = sess_on_missed,
     .on_lost = sess_on_lost,
     .on_room = sess_on_room,
 };

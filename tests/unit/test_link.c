@@ -89,6 +89,13 @@ on_restored(void *arg, unsigned i)
     ((struct side *)arg)->restored++;
 }
 static void
+on_missed(void *arg, unsigned i)
+{
+    (void)arg;
+    (void)i;
+}
+
+static void
 on_lost(void *arg, unsigned i)
 {
     (void)i;
@@ -102,7 +109,7 @@ on_room(void *arg, unsigned i)
 }
 
 static const struct link_ops ops = {
-    on_done, on_message, on_attached, on_restored, on_lost, on_room};
+    on_done, on_message, on_attached, on_restored, on_missed, on_lost, on_room};
 
 static void
 dispatch(void *arg, struct ring_done d)
