@@ -548,7 +548,8 @@ peer_drop(struct broker *b, struct peer *p, const char *why)
         GAUGE(b, peers, b->metrics[BM_peers] - 1);
         COUNT(b, lost_peers_total);
         log_info("detached", "worker=%u ring=%u pid=%d why=\"%s\"", p->worker, p->ring, p->pid, why);
-        atomic_store(&p->seg->given_up, 1);
+        if (p->seg != NULL)
+            atomic_store(&p->seg->given_up, 1);
         drop_interests(b, p);
         unblock(b, p);
         count_dropped(b, p);

@@ -51,6 +51,8 @@ uint16_t close_code(enum close_reason r);
 const char *close_str(enum close_reason r);
 const char *close_sentence(enum close_reason r);
 const char *error_name(enum error_id e);
+/* Name of the row in lower case ("channel_limit"). */
+const char *error_str(enum error_id e);
 const char *error_message(enum error_id e);
 const char *verb_str(enum verb_kind v);
 /* Set of enum sess_state in which the verb is allowed. */

@@ -50,9 +50,19 @@ static char verb_names[VERB_COUNT][NAME_ROOM] = {
 #undef VERB
 };
 
+static char error_rows[ERR_COUNT][NAME_ROOM] = {
+    "none",
+#define ERROR(id, name, message, when) #id,
+#include "proto/tbl/errors.def"
+#undef ERROR
+};
+
 #define CLOSE(name, code, kind, retry, sentence) static_assert(sizeof #name <= NAME_ROOM, "");
 #include "proto/tbl/close.def"
 #undef CLOSE
+#define ERROR(id, name, message, when) static_assert(sizeof #id <= NAME_ROOM, "");
+#include "proto/tbl/errors.def"
+#undef ERROR
 #define VERB(name, states, sentence) static_assert(sizeof #name <= NAME_ROOM, "");
 #include "proto/tbl/verbs.def"
 #undef VERB
@@ -72,6 +82,14 @@ tables_fold(void)
         fold(close_names[i]);
     for (int i = 0; i < VERB_COUNT; i++)
         fold(verb_names[i]);
+    for (int i = 0; i < ERR_COUNT; i++)
+        fold(error_rows[i]);
+}
+
+const char *
+error_str(enum error_id e)
+{
+    return (unsigned)e < ERR_COUNT ? error_rows[e] : "unknown";
 }
 
 uint16_t

@@ -29,6 +29,9 @@ ring_metric_rows(struct metric_row rows[RM_COUNT])
 #undef METRIC_BROKER
     for (unsigned i = 0; i < CLOSE_COUNT; i++)
         NAMED("close_", close_str((enum close_reason)i), "connections", close_sentence((enum close_reason)i));
+    NAMED("error_", "none", "answers", "not counted: requests that succeeded");
+    for (unsigned i = 1; i < ERR_COUNT; i++)
+        NAMED("error_", error_str((enum error_id)i), "answers", error_message((enum error_id)i));
     for (unsigned i = 0; i < VERB_COUNT; i++)
         NAMED("verb_", verb_str((enum verb_kind)i), "packets", "packets of clients with this meaning");
     for (unsigned i = 0; i < IPC_ROW_COUNT; i++)

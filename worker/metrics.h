@@ -15,7 +15,8 @@ enum ring_metric {
 #undef METRIC_RING
 #undef METRIC_BROKER
     RM_CLOSE_BASE, /* one row for each reason of close.def, in its order */
-    RM_VERB_BASE = RM_CLOSE_BASE + CLOSE_COUNT, /* one for each verb of verbs.def */
+    RM_ERROR_BASE = RM_CLOSE_BASE + CLOSE_COUNT, /* one for each error of errors.def, from ERR_NONE on */
+    RM_VERB_BASE = RM_ERROR_BASE + ERR_COUNT,   /* one for each verb of verbs.def */
     RM_LANE_BASE = RM_VERB_BASE + VERB_COUNT,   /* one for each message of ipc.def, as received */
     RM_COUNT = RM_LANE_BASE + IPC_ROW_COUNT
 };

@@ -100,6 +100,8 @@ static void
 say_failed(struct worker *w, struct conn *c, struct view call_id, enum error_id err, struct view channel)
 {
     char id[20];
+    metric_add(w->metrics, RM_ERROR_BASE + err, 1);
+    log_info(error_str(err), "conn=%u channel=%s why=\"%s\"", conn_slot(w, c), log_quote(channel).s, error_message(err));
     if (call_id.n)
         outq_event(w, c, &(struct event){.kind = EV_FAILED, .call_id = call_id, .err = err, .channel = channel,
                              .limit = w->conf->sc_max_channels, .socket = sess_id(c, id)});

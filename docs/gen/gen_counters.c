@@ -21,6 +21,14 @@ static const struct {
 
 static const struct {
     const char *name, *sentence;
+} errors[] = {
+#define ERROR(id, name_, message, when) {#id, when},
+#include "proto/tbl/errors.def"
+#undef ERROR
+};
+
+static const struct {
+    const char *name, *sentence;
 } verbs[] = {
 #define VERB(name_, states, sentence_) {#name_, sentence_},
 #include "proto/tbl/verbs.def"
@@ -96,6 +104,10 @@ main(void)
            "| Counter | |\n|---|---|\n");
     for (size_t i = 0; i < sizeof closes / sizeof closes[0]; i++)
         print_counted("close", closes[i].name, closes[i].sentence);
+    printf("\nOne for each error a client may be told, whether it asked for an answer or not (see errors.md):\n\n"
+           "| Counter | |\n|---|---|\n");
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        print_counted("error", errors[i].name, errors[i].sentence);
     printf("\nOne for each thing a client's packet may ask for:\n\n| Counter | |\n|---|---|\n");
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         print_counted("verb", verbs[i].name, verbs[i].sentence);

@@ -79,7 +79,7 @@ class Start(cli.Case):
         r.wait_line("err", "child-ready name=broker.0")
         self.assertEqual(r.text("out"), "")
         (self.bin / "worker.1.mute").unlink()
-        os.kill(int(self.log("worker.1", "up")[0][1]), signal.SIGKILL)
+        os.kill(int(self.wait_log("worker.1", "up")[1]), signal.SIGKILL)
         r.wait_line("out", "ringcast: ready on ")
         r.end(signal.SIGTERM)
 
@@ -166,7 +166,7 @@ class Restart(cli.Case):
         r = self.start("--worker.count=2")
         port = int(r.ready.rsplit(":", 1)[1])
         sockets = self.log("worker.0", "socket")
-        os.kill(int(self.log("worker.0", "up")[0][1]), signal.SIGKILL)
+        os.kill(int(self.wait_log("worker.0", "up")[1]), signal.SIGKILL)
         began = time.monotonic()
         second = self.wait_log("worker.0", "up", 2)
         r.wait_line("err", "child-died name=worker.0")
@@ -209,7 +209,7 @@ class Stop(cli.Case):
         self.wait_log("worker.1", "signal")
         r.wait_line("err", "child-ended name=worker.1")
         self.assertEqual(self.log("broker", "signal"), [])
-        os.kill(int(self.log("worker.0", "up")[0][1]), signal.SIGKILL)
+        os.kill(int(self.wait_log("worker.0", "up")[1]), signal.SIGKILL)
         status, _, err = r.end()
         self.assertEqual(status, 0, err)
         self.assertEqual([row[3] for row in self.log("broker", "signal")], ["SIGTERM"] * 2)
@@ -217,7 +217,7 @@ class Stop(cli.Case):
 
     def test_sigint_stops_too_and_the_children_hear_of_it_from_us_alone(self):
         r = self.start()
-        self.assertNotEqual(os.getpgid(int(self.log("worker.0", "up")[0][1])), os.getpgid(r.process.pid))
+        self.assertNotEqual(os.getpgid(int(self.wait_log("worker.0", "up")[1])), os.getpgid(r.process.pid))
         self.assertEqual(r.end(signal.SIGINT)[0], 0)
         self.assertEqual([row[3] for row in self.log("", "signal")], ["SIGTERM"] * 2)
 
