@@ -362,8 +362,10 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
         return fail(err, "can't begin:", "getrandom", errno);
     pin(b);
     int rc = ring_init(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
-    if (rc < 0)
-        return fail(err, "", ring_setup_hint(rc), -rc);
+    if (rc < 0) {
+        snprintf(err->text, sizeof err->text, "%s", ring_setup_hint(rc));
+        return false;
+    }
     if (!pool_init(&b->peers, sizeof(struct peer), PEERS_MAX) || !chans_init(b))
         return fail(err, "can't begin:", "memory", ENOMEM);
     if (!open_listener(b, err))

@@ -171,6 +171,9 @@ xp_http_input(struct worker *w, struct conn *c, uint8_t *p, size_t n)
         return take;
     case HTTP_BAD:
         COUNT(w, http_requests_total);
+        if (status == 414 || status == 431)
+            log_info("http-limit", "conn=%u status=%u why=\"above http.request_line, http.header_bytes or http.header_fields\"",
+                conn_slot(w, c), status);
         request.method = HTTP_OTHER;
         answer(w, c, status);
         return n;
