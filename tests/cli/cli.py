@@ -47,9 +47,9 @@ def on_signal(number, frame):
         os._exit(0)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, on_signal)
+say("up") # before it is ready: whoever waited for that finds it
 if not wanted("mute"):
     os.write(int(os.environ["RINGCAST_READY_FD"]), b"ready\\n")
-say("up")
 parent = int(os.environ["RINGCAST_PARENT_FD"])
 while True:
     if not os.read(parent, 1):
