@@ -16,7 +16,7 @@ static const struct size_row worker_rows[] = {
     {"worker.sub", sizeof(struct sub), "each subscription past those inside the connection"},
     {"worker.chan", sizeof(struct chan), "each channel on each ring, its name beside it"},
     {"worker.conn_in", sizeof(struct conn_in), "each message under way from a client"},
-    {"worker.outq", sizeof(struct outq), "each client that is behind"},
+    {"worker.segq", sizeof(struct segq_more), "each client that is behind"},
     {"worker.oseg", sizeof(struct oseg), "each stretch such a client has waiting"},
     {"common.rc", sizeof(struct rc), "each encoded batch of messages, for all clients together"},
 };

@@ -67,7 +67,7 @@ conn_leave_unshaken(struct worker *w, struct conn *c)
     if (!(c->flags & CF_UNSHAKEN))
         return;
     queue_remove(w, &w->unshaken, c);
-    c->flags &= (uint16_t)~CF_UNSHAKEN;
+    c->flags &= (uint32_t)~CF_UNSHAKEN;
     GAUGE(w, connections_unshaken, w->metrics[RM_connections_unshaken] - 1);
 }
 
@@ -77,7 +77,7 @@ leave_queues(struct worker *w, struct conn *c)
     conn_leave_unshaken(w, c);
     if (c->flags & CF_WAITING)
         queue_remove(w, &w->waiting[c->wait_broker], c);
-    c->flags &= (uint16_t)~CF_WAITING;
+    c->flags &= (uint32_t)~CF_WAITING;
 }
 
 void
@@ -248,7 +248,7 @@ conn_input(struct worker *w, struct conn *c, uint8_t *p, size_t n)
 void
 conn_continue(struct worker *w, struct conn *c)
 {
-    c->flags &= (uint16_t)~CF_READY;
+    c->flags &= (uint32_t)~CF_READY;
     c->pause &= (uint8_t)~PAUSE_TURN;
     if (c->state > CONN_OPEN || c->pause)
         return;
@@ -289,7 +289,7 @@ conn_try_free(struct worker *w, struct conn *c)
     if (c->state != CONN_DEAD || c->inflight > 0)
         return;
     close(c->fd);
-    if (c->queued > 0 && c->dialect != 0)
+    if (outq_bytes(c) > 0 && c->dialect != 0)
         COUNT_N(w, dropped_slow_total, outq_count_frames(c, c->frame_left));
     outq_clear(w, c);
     in_free(w, c);
@@ -343,7 +343,7 @@ conn_on_recv(struct worker *w, struct conn *c, struct ring_done d)
 {
     bool ended = !ring_more(d);
     if (ended)
-        c->flags &= (uint16_t) ~(CF_RECV | CF_RECV_CANCEL);
+        c->flags &= (uint32_t)~(CF_RECV | CF_RECV_CANCEL);
     if (d.res > 0)
         recv_data(w, c, d);
     if (d.flags & IORING_CQE_F_BUFFER)
@@ -369,7 +369,7 @@ conn_on_recv(struct worker *w, struct conn *c, struct ring_done d)
 static void
 conn_drained(struct worker *w, struct conn *c)
 {
-    c->flags &= (uint16_t)~CF_SLOW;
+    c->flags &= (uint32_t)~CF_SLOW;
     c->frame_left = 0;
     if (c->state == CONN_CLOSING) {
         conn_to(c, CONN_LINGER);
@@ -404,11 +404,10 @@ static void
 track_frames(struct conn *c, uint32_t n)
 {
     uint32_t seg_i = 0;
-    struct oseg s = c->first;
+    struct oseg s = *segq_at(&c->out, seg_i);
     while (n > 0) {
         if (s.len == 0) {
-            BUG_ON(c->more == NULL || seg_i >= c->more->n);
-            s = c->more->seg[(c->more->head + seg_i++) & (c->more->cap - 1)];
+            s = *segq_at(&c->out, ++seg_i);
             continue;
         }
         if (c->frame_left == 0)
@@ -436,17 +435,17 @@ conn_took_less(struct worker *w, struct conn *c)
     ring_set_tag(sqe, OP_POLLOUT, c->head.gen, conn_slot(w, c));
     c->flags |= CF_POLLOUT;
     c->inflight++;
-    if (c->state == CONN_OPEN && c->queued > w->conf->out_queue_low)
+    if (c->state == CONN_OPEN && outq_bytes(c) > w->conf->out_queue_low)
         conn_pause(w, c, PAUSE_OUTPUT);
 }
 
 void
 conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
 {
-    c->flags &= (uint16_t)~CF_SENDING;
+    c->flags &= (uint32_t)~CF_SENDING;
     if (d.res > 0) {
         COUNT_N(w, bytes_out_total, (uint64_t)d.res);
-        if ((uint32_t)d.res < c->queued && c->dialect != 0)
+        if ((uint32_t)d.res < c->out.bytes && c->dialect != 0)
             track_frames(c, (uint32_t)d.res);
         if (c->flags & CF_SLOW)
             c->stall_at = w->tick;
@@ -459,11 +458,11 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
     if (c->state != CONN_DEAD) {
         if (outq_is_empty(c))
             conn_drained(w, c);
-        else if (d.res <= 0 || c->more == NULL)
+        else if (d.res <= 0 || c->out.more == NULL)
             conn_took_less(w, c);
         else
             outq_touch(w, c); /* more stretches than one send carries, or a short one: try again */
-        if (c->state == CONN_OPEN && c->pause & PAUSE_OUTPUT && c->queued <= w->conf->out_queue_low)
+        if (c->state == CONN_OPEN && c->pause & PAUSE_OUTPUT && outq_bytes(c) <= w->conf->out_queue_low)
             conn_resume(w, c, PAUSE_OUTPUT);
     }
     conn_try_free(w, c);
@@ -472,7 +471,7 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
 void
 conn_on_pollout(struct worker *w, struct conn *c, struct ring_done d)
 {
-    c->flags &= (uint16_t)~CF_POLLOUT;
+    c->flags &= (uint32_t)~CF_POLLOUT;
     (void)d;
     if (c->state != CONN_DEAD)
         outq_touch(w, c);
@@ -495,7 +494,7 @@ conn_note(struct worker *w, struct conn *c, enum close_reason reason)
         reason == CLOSE_HTTP_REFUSED || reason == CLOSE_DRAIN;
     if (!usual || log_level_now >= LOG_L_DEBUG)
         log_line(usual ? LOG_L_DEBUG : LOG_L_INFO, close_str(reason), "conn=%u state=%s code=%u queued=%u subscriptions=%u why=\"%s\"",
-            conn_slot(w, c), state_names[c->state], close_code(reason), c->queued, c->sub_count,
+            conn_slot(w, c), state_names[c->state], close_code(reason), outq_bytes(c), c->sub_count,
             close_sentence(reason));
 }
 
@@ -548,7 +547,7 @@ close_with(struct worker *w, struct conn *c, enum close_reason reason, uint16_t 
         cut_queue(w, c);
     uint8_t frame[2 + 125];
     size_t n = ws_put_close(frame, code, text);
-    c->flags &= (uint16_t)~CF_DOOMED;
+    c->flags &= (uint32_t)~CF_DOOMED;
     if (!outq_put(w, c, frame, n)) {
         conn_abort(w, c, true);
         return;

@@ -7,6 +7,7 @@
 #include "common/buf.h"
 #include "common/wheel.h"
 #include "proto/ws.h"
+#include "worker/segq.h"
 #include "worker/worker.h"
 
 /* State, and what is legal next. conn_to() is the only door. */
@@ -47,18 +48,6 @@ enum conn_flag {
     CF_NOTED = 4096,      /* its end has been counted and logged */
 };
 
-/* A stretch of a counted block that waits for the client. */
-struct oseg {
-    struct rc *rc;
-    uint32_t off, len;
-};
-
-/* The queue behind the first stretch. */
-struct outq {
-    uint32_t head, n, cap; /* ring of cap (a power of two) stretches */
-    struct oseg seg[];
-};
-
 /* Input that is not whole: exists while a head, a frame or a message is on its way, or held over. */
 struct conn_in {
     struct ws_reader reader;
@@ -88,13 +77,12 @@ struct sub_table; /* worker/subs.c */
 struct conn {
     struct pool_head head;
     int fd;
-    uint16_t flags;
+    uint32_t flags;         /* enum conn_flag */
     uint8_t state;          /* enum conn_state */
     uint8_t pause;          /* enum conn_pause */
+    uint16_t inflight;      /* operations whose completion has not come */
     /* Output */
-    struct oseg first;      /* rc NULL: nothing waits */
-    struct outq *more;
-    uint32_t queued;        /* bytes that wait, in all */
+    struct segq out;        /* whole frames, the first perhaps in part (worker/outq.h) */
     uint32_t stall_at;      /* tick since which nothing was taken; while CF_SLOW */
     /* Input */
     struct conn_in *in;
@@ -104,7 +92,6 @@ struct conn {
     uint32_t control_at;    /* bucket of ws.control_rate: tick of its last filling */
     uint32_t control_left;  /* ... and what is left in it */
     uint32_t frame_left;    /* bytes at the front of the queue that end a frame the client has in part */
-    uint16_t inflight;      /* operations whose completion has not come */
     uint32_t turn_bytes;    /* input processed in turn turn_at */
     uint32_t turn_at;
     uint16_t turn_packets;
@@ -131,7 +118,7 @@ struct conn {
     uint32_t next, prev;
 };
 
-_Static_assert(sizeof(struct conn) <= 192, "an idle connection is three cache lines");
+_Static_assert(sizeof(struct conn) <= 256, "an idle connection is four cache lines");
 
 /* conn.c: life */
 void conn_to(struct conn *c, enum conn_state to);

@@ -1,7 +1,6 @@
 #include "worker/outq.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 
 #include "common/bug.h"
@@ -12,82 +11,31 @@
 #define MSG_SCRATCH 1024  /* gathered sends between two submits */
 #define PRIVATE_BLOCK 900 /* what a slow reader's own answers are kept in: one block of the first class */
 
-/* -- the queue of stretches -- */
-
-static struct oseg *
-outq_last(struct conn *c)
-{
-    if (c->more != NULL && c->more->n > 0)
-        return &c->more->seg[(c->more->head + c->more->n - 1) & (c->more->cap - 1)];
-    return c->first.rc != NULL ? &c->first : NULL;
-}
+/* -- the queue -- */
 
 static bool
-more_room(struct worker *w, struct conn *c)
+queued(struct worker *w, struct conn *c, bool ok, uint32_t len)
 {
-    struct outq *q = c->more;
-    if (q != NULL && q->n < q->cap)
-        return true;
-    uint32_t cap = q == NULL ? 4 : q->cap * 2;
-    struct outq *bigger = malloc(sizeof *bigger + cap * sizeof bigger->seg[0]);
-    if (bigger == NULL)
-        return false;
-    *bigger = (struct outq){.n = q == NULL ? 0 : q->n, .cap = cap};
-    for (uint32_t i = 0; i < bigger->n; i++)
-        bigger->seg[i] = q->seg[(q->head + i) & (q->cap - 1)];
-    free(q);
-    c->more = bigger;
-    (void)w;
-    return true;
-}
-
-static bool
-seg_append(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len)
-{
-    struct oseg *last = outq_last(c);
-    if (last != NULL && last->rc == rc && last->off + last->len == off) {
-        last->len += len;
-    } else if (last == NULL) {
-        c->first = (struct oseg){rc_ref(rc), off, len};
-    } else {
-        if (!more_room(w, c))
-            return false;
-        struct outq *q = c->more;
-        q->seg[(q->head + q->n++) & (q->cap - 1)] = (struct oseg){rc_ref(rc), off, len};
-    }
-    c->queued += len;
-    w->queue_bytes += len;
-    return true;
+    if (ok)
+        w->queue_bytes += len;
+    outq_touch(w, c);
+    return ok;
 }
 
 /* A slow reader must not keep a turn's whole arena for a few bytes: they are copied into a block of
  * its own, behind what is there already if it fits. */
 static bool
-seg_append_copy(struct worker *w, struct conn *c, const uint8_t *p, uint32_t len)
+push_copy(struct worker *w, struct conn *c, const uint8_t *p, uint32_t len)
 {
-    struct oseg *last = outq_last(c);
-    struct rc *rc = NULL;
-    if (last != NULL && !last->rc->turn && last->rc->refs == 1 && last->off + last->len == last->rc->n &&
-        rc_room(last->rc) >= len)
-        rc = rc_ref(last->rc);
-    else
-        rc = rc_new(&w->blocks, MAX((size_t)len, (size_t)PRIVATE_BLOCK));
-    if (rc == NULL)
-        return false;
-    memcpy(rc->data + rc->n, p, len);
-    bool ok = seg_append(w, c, rc, rc->n, len);
-    rc->n += len;
-    rc_unref(&w->blocks, rc);
-    return ok;
+    return queued(w, c, segq_append_copy(&c->out, &w->blocks, p, len, PRIVATE_BLOCK), len);
 }
 
 bool
 outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len)
 {
-    bool ok = (c->flags & CF_SLOW) && rc->turn ? seg_append_copy(w, c, rc->data + off, len)
-                                               : seg_append(w, c, rc, off, len);
-    outq_touch(w, c);
-    return ok;
+    if (c->flags & CF_SLOW && rc->turn)
+        return push_copy(w, c, rc->data + off, len);
+    return queued(w, c, segq_append(&c->out, rc, off, len), len);
 }
 
 bool
@@ -95,7 +43,7 @@ outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t of
     uint32_t messages)
 {
     if (LIKELY(c->state == CONN_OPEN && !(c->flags & CF_DOOMED))) {
-        bool full = c->flags & CF_SLOW && (uint64_t)c->queued + len > w->conf->out_queue_bytes;
+        bool full = c->flags & CF_SLOW && (uint64_t)outq_bytes(c) + len > w->conf->out_queue_bytes;
         if (LIKELY(!full && outq_push(w, c, rc, off, len)))
             return true;
         c->flags |= CF_DOOMED;
@@ -114,53 +62,25 @@ outq_touch(struct worker *w, struct conn *c)
     }
 }
 
-static void
-seg_shift(struct worker *w, struct conn *c)
-{
-    rc_unref(&w->blocks, c->first.rc);
-    c->first = (struct oseg){0};
-    struct outq *q = c->more;
-    if (q == NULL)
-        return;
-    if (q->n > 0) {
-        c->first = q->seg[q->head];
-        q->head = (q->head + 1) & (q->cap - 1);
-        q->n--;
-    }
-    if (q->n == 0) {
-        free(q);
-        c->more = NULL;
-    }
-}
-
 void
 outq_taken(struct worker *w, struct conn *c, uint32_t n)
 {
-    BUG_ON(n > c->queued);
-    c->queued -= n;
+    segq_take(&c->out, &w->blocks, n);
     w->queue_bytes -= n;
-    while (n > 0) {
-        uint32_t k = MIN(n, c->first.len);
-        c->first.off += k;
-        c->first.len -= k;
-        n -= k;
-        if (c->first.len == 0)
-            seg_shift(w, c);
-    }
 }
 
 void
 outq_clear(struct worker *w, struct conn *c)
 {
-    outq_taken(w, c, c->queued);
+    outq_taken(w, c, c->out.bytes);
 }
 
 uint32_t
 outq_count_frames(const struct conn *c, uint32_t keep)
 {
     uint32_t frames = 0;
-    struct oseg s = c->first;
-    for (uint32_t i = 0; s.rc != NULL;) {
+    for (uint32_t i = 0, n = segq_count(&c->out); i < n; i++) {
+        struct oseg s = *segq_at(&c->out, i);
         while (s.len > 0) {
             uint32_t k = MIN(s.len, keep > 0 ? keep : conn_frame_size(s.rc->data + s.off));
             frames += keep == 0;
@@ -168,9 +88,6 @@ outq_count_frames(const struct conn *c, uint32_t keep)
             s.off += k;
             s.len -= k;
         }
-        if (c->more == NULL || i >= c->more->n)
-            break;
-        s = c->more->seg[(c->more->head + i++) & (c->more->cap - 1)];
     }
     return frames;
 }
@@ -178,24 +95,9 @@ outq_count_frames(const struct conn *c, uint32_t keep)
 void
 outq_cut(struct worker *w, struct conn *c, uint32_t keep)
 {
-    while (c->queued > keep) {
-        struct oseg *last = outq_last(c);
-        uint32_t k = MIN(c->queued - keep, last->len);
-        last->len -= k;
-        c->queued -= k;
-        w->queue_bytes -= k;
-        if (last->len > 0)
-            return;
-        if (last == &c->first) {
-            seg_shift(w, c);
-        } else {
-            rc_unref(&w->blocks, last->rc);
-            if (--c->more->n == 0) {
-                free(c->more);
-                c->more = NULL;
-            }
-        }
-    }
+    uint32_t before = c->out.bytes;
+    segq_cut(&c->out, &w->blocks, keep);
+    w->queue_bytes -= before - c->out.bytes;
 }
 
 /* -- a connection's own bytes -- */
@@ -219,13 +121,10 @@ outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n)
 {
     if (c->state == CONN_DEAD || c->flags & CF_DOOMED)
         return false;
-    if (c->flags & CF_SLOW && c->state == CONN_OPEN && c->queued > w->conf->out_queue_low)
+    if (c->flags & CF_SLOW && c->state == CONN_OPEN && outq_bytes(c) > w->conf->out_queue_low)
         conn_pause(w, c, PAUSE_OUTPUT); /* who does not read its answers is not read from */
-    if (n > RC_CLASS_MAX / 4 || c->flags & CF_SLOW) {
-        bool ok = n <= UINT32_MAX && seg_append_copy(w, c, p, (uint32_t)n);
-        outq_touch(w, c);
-        return ok;
-    }
+    if (n > RC_CLASS_MAX / 4 || c->flags & CF_SLOW)
+        return n <= UINT32_MAX && push_copy(w, c, p, (uint32_t)n);
     uint8_t *at = arena_room(w, n);
     if (at == NULL)
         return false;
@@ -264,12 +163,7 @@ prep_gather(struct worker *w, struct conn *c, struct io_uring_sqe *sqe, struct f
 {
     struct iovec *iov = w->iov + f->iov_n;
     struct msghdr *m = &w->msg[f->msg_n++];
-    unsigned n = 1;
-    iov[0] = (struct iovec){c->first.rc->data + c->first.off, c->first.len};
-    for (uint32_t i = 0; i < c->more->n && n < IOV_PER_SEND; i++, n++) {
-        const struct oseg *s = &c->more->seg[(c->more->head + i) & (c->more->cap - 1)];
-        iov[n] = (struct iovec){s->rc->data + s->off, s->len};
-    }
+    unsigned n = segq_iov(&c->out, iov, IOV_PER_SEND);
     f->iov_n += n;
     *m = (struct msghdr){.msg_iov = iov, .msg_iovlen = n};
     io_uring_prep_sendmsg(sqe, c->fd, m, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -279,9 +173,9 @@ static void
 send_one(struct worker *w, struct conn *c, struct flush *f)
 {
     struct io_uring_sqe *sqe = ring_sqe(&w->ring);
-    if (c->more == NULL)
-        io_uring_prep_send(sqe, c->fd, c->first.rc->data + c->first.off, c->first.len,
-            MSG_DONTWAIT | MSG_NOSIGNAL);
+    const struct oseg *s = &c->out.first;
+    if (c->out.more == NULL)
+        io_uring_prep_send(sqe, c->fd, s->rc->data + s->off, s->len, MSG_DONTWAIT | MSG_NOSIGNAL);
     else
         prep_gather(w, c, sqe, f);
     ring_set_tag(sqe, OP_SEND, c->head.gen, conn_slot(w, c));
@@ -310,7 +204,7 @@ outq_flush(struct worker *w)
         struct conn *c = conn_at(w, w->dirty.v[i]);
         if (!(c->flags & CF_DIRTY))
             continue;
-        c->flags = (uint16_t)(c->flags & ~CF_DIRTY);
+        c->flags &= ~(uint32_t)CF_DIRTY;
         if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
             continue;
         if (f.iov_n + IOV_PER_SEND > IOV_SCRATCH || f.msg_n == MSG_SCRATCH) {

@@ -33,7 +33,14 @@ void outq_taken(struct worker *w, struct conn *c, uint32_t n);
 static inline bool
 outq_is_empty(const struct conn *c)
 {
-    return c->first.rc == NULL;
+    return segq_is_empty(&c->out);
+}
+
+/* Bytes that wait for the client. */
+static inline uint32_t
+outq_bytes(const struct conn *c)
+{
+    return c->out.bytes;
 }
 
 #endif
