@@ -189,7 +189,7 @@ MAY_INCLUDE = {
     "docs": ("common", "proto", "worker", "broker", "deploy"),
 }
 # proto is pure: a span in, a result out. Values and memory; no running clock, socket, log, setting.
-PROTO_MAY = ("banned", "base", "buf", "bug", "mono", "view")
+PROTO_MAY = ("addr", "banned", "base", "buf", "bug", "mono", "view")
 # The broker has no opinion about clients: nothing that reads their bytes.
 CLIENTS_BYTES = ("proto/dialect.h", "proto/ws.h", "proto/http.h", "proto/json.h")
 # (file, include): why.
@@ -500,7 +500,7 @@ def pages_are_fresh(house):
 
 # What reads bytes that strangers wrote. Dialects are taken from their table.
 PARSERS = {
-    "http": "proto/http.c", "ws": "proto/ws.c", "json": "proto/json.c", "lane": "common/lane.c", "conf": "common/conf.c",
+    "proxyline": "proto/proxyline.c", "forwarded": "proto/forwarded.c", "http": "proto/http.c", "ws": "proto/ws.c", "json": "proto/json.c", "lane": "common/lane.c", "conf": "common/conf.c",
 }
 LATER = {"deflate": "proto/deflate.c", "msgpack": "proto/msgpack.c", "jwt": "proto/jwt.c", "envelope": "proto/envelope.c"}
 
