@@ -30,7 +30,7 @@
 #define CPU_MAX 1023              /* CPU_SETSIZE - 1 */
 #define CONN_MAX 16000000         /* as in config.def */
 
-enum conf_type { T_STR, T_LIST, T_INT, T_BOOL, T_SIZE, T_DURATION, T_LEVEL };
+enum conf_type { T_STR, T_LIST, T_INT, T_BOOL, T_SIZE, T_DURATION, T_LEVEL, T_SLOW };
 enum conf_reload { RESTART, RELOAD };
 
 struct row {
@@ -38,7 +38,7 @@ struct row {
     const char *variable; /* SECTION_KEY, still in lower case */
     const char *dflt;
     const char *sentence;
-    size_t at; /* offset in struct conf */
+    size_t at; /* offset in struct conf, or in struct conf_namespace */
     uint64_t min, max;
     enum conf_type type;
     enum conf_reload reload;
@@ -59,6 +59,21 @@ static const struct row rows[] = {
 #undef CONF
 };
 
+/* Their name is the key alone, and `variable` is not used. */
+static const struct row namespace_rows[CONF_NS_ROWS] = {
+#define NAMESPACE(key, type_, dflt_, sample_, min_, max_, sentence_)                               \
+    {.name = #key,                                                                                 \
+        .dflt = (dflt_),                                                                           \
+        .sentence = (sentence_),                                                                   \
+        .at = offsetof(struct conf_namespace, key),                                                \
+        .min = (min_),                                                                             \
+        .max = (max_),                                                                             \
+        .type = T_##type_,                                                                         \
+        .reload = RELOAD},
+#include "common/tbl/namespace.def"
+#undef NAMESPACE
+};
+
 static const char *const type_words[] = {
     [T_STR] = "TEXT",
     [T_LIST] = "LIST",
@@ -67,6 +82,7 @@ static const char *const type_words[] = {
     [T_SIZE] = "SIZE",
     [T_DURATION] = "TIME",
     [T_LEVEL] = "LEVEL",
+    [T_SLOW] = "POLICY",
 };
 
 struct unit {
@@ -79,7 +95,8 @@ static const struct unit size_units[] = {
 static const struct unit time_units[] = {
     {"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
 
-static const char *const level_words[] = {"error", "warn", "info", "debug"};
+static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
+static const char *const slow_words[] = {"close", "drop-oldest", "conflate", NULL};
 
 /* What conf_from_command_line was called with, for conf_reload. Owned by the main thread. */
 static struct {
@@ -108,6 +125,12 @@ static void *
 field(const struct conf *c, const struct row *r)
 {
     return (char *)(uintptr_t)c + r->at;
+}
+
+static void *
+namespace_field(const struct conf_namespace *ns, const struct row *r)
+{
+    return (char *)(uintptr_t)ns + r->at;
 }
 
 /* ---- numbers and units ---- */
@@ -224,18 +247,25 @@ set_bool(
     return conf_fail(err, "%s is %s (%s): write on or off", r->name, quote(value).s, where);
 }
 
+/* One of a few words, kept as its number. */
 static bool
-set_level(enum log_level *at, const struct row *r, const char *value, const char *where,
-    struct conf_error *err)
+set_word(void *at, const char *const *words, const struct row *r, const char *value,
+    const char *where, struct conf_error *err)
 {
-    for (size_t i = 0; i < ARRAY_LEN(level_words); i++)
-        if (strcmp(value, level_words[i]) == 0) {
-            *at = (enum log_level)i;
+    char all[128] = "";
+    for (unsigned i = 0; words[i] != NULL; i++) {
+        if (strcmp(value, words[i]) == 0) {
+            memcpy(at, &i, sizeof i);
             return true;
         }
-    return conf_fail(
-        err, "%s is %s (%s): write error, warn, info or debug", r->name, quote(value).s, where);
+        size_t n = strlen(all);
+        (void)snprintf(all + n, sizeof all - n, "%s%s",
+            i == 0 ? "" : words[i + 1] != NULL ? ", " : " or ", words[i]);
+    }
+    return conf_fail(err, "%s is %s (%s): write %s", r->name, quote(value).s, where, all);
 }
+_Static_assert(sizeof(enum log_level) == sizeof(unsigned) &&
+        sizeof(enum conf_slow) == sizeof(unsigned), "set_word writes either");
 
 static bool
 set_str(const char **at, const struct row *r, const char *value, const char *where,
@@ -313,29 +343,25 @@ set_list(struct conf_list *at, const struct row *r, const char *value, bool add,
     return true;
 }
 
+/* The value at `at`, which is what row r describes. */
 static bool
-set_row(struct conf *c, const struct row *r, const char *value, bool add, const char *where,
+set_value(void *at, const struct row *r, const char *value, bool add, const char *where,
     struct conf_error *err)
 {
-    void *at = field(c, r);
-    bool ok = false;
     if (strlen(value) > VALUE_MAX_BYTES)
         return conf_fail(
             err, "%s is too long (%s): write at most %d bytes", r->name, where, VALUE_MAX_BYTES);
     switch (r->type) {
-    case T_STR: ok = set_str(at, r, value, where, err); break;
-    case T_LIST: ok = set_list(at, r, value, add, where, err); break;
-    case T_BOOL: ok = set_bool(at, r, value, where, err); break;
-    case T_LEVEL: ok = set_level(at, r, value, where, err); break;
+    case T_STR: return set_str(at, r, value, where, err);
+    case T_LIST: return set_list(at, r, value, add, where, err);
+    case T_BOOL: return set_bool(at, r, value, where, err);
+    case T_LEVEL: return set_word(at, level_words, r, value, where, err);
+    case T_SLOW: return set_word(at, slow_words, r, value, where, err);
     case T_INT:
     case T_SIZE:
-    case T_DURATION: ok = set_number(at, r, value, where, err); break;
+    case T_DURATION: return set_number(at, r, value, where, err);
     }
-    if (ok && c->places != NULL) {
-        free(c->places[r - rows]);
-        c->places[r - rows] = xstrdup(where);
-    }
-    return ok;
+    return false;
 }
 
 /* ---- names ---- */
@@ -402,14 +428,167 @@ fail_unknown(struct conf_error *err, const char *dotted, const char *where)
         err, "%s (%s) is not a setting: did you mean %s?", quote(dotted).s, where, r->name);
 }
 
+/* ---- namespaces ---- */
+
+static void
+namespace_init(struct conf_namespace *ns, struct view name)
+{
+    struct conf_error err;
+    memset(ns, 0, sizeof *ns);
+    memcpy(ns->name, name.p, name.n);
+    for (unsigned i = 0; i < CONF_NS_ROWS; i++) {
+        const struct row *r = &namespace_rows[i];
+        if (!set_value(namespace_field(ns, r), r, r->dflt, false, "its default", &err))
+            die("%s", err.text); /* a wrong row of namespace.def */
+    }
+}
+
+static struct conf_namespaces *
+namespaces_new(void)
+{
+    struct conf_namespaces *all = xcalloc(1, sizeof *all);
+    namespace_init(&all->v[0], VIEW(""));
+    all->n = 1;
+    return all;
+}
+
+static void
+namespaces_free(struct conf_namespaces *all)
+{
+    for (uint32_t i = 0; all != NULL && i < all->n; i++)
+        for (unsigned k = 0; k < CONF_NS_ROWS; k++) {
+            const struct row *r = &namespace_rows[k];
+            if (r->type == T_STR)
+                free((char *)(uintptr_t) * (const char **)namespace_field(&all->v[i], r));
+            free(all->v[i].places[k]);
+        }
+    free(all);
+}
+
+static struct conf_namespace *
+namespace_find(struct conf_namespaces *all, struct view name)
+{
+    for (uint32_t i = 1; i < all->n; i++)
+        if (view_eq(view_str(all->v[i].name), name))
+            return &all->v[i];
+    return NULL;
+}
+
+/* Names are such that a variable can hold them, and that its key can be told from them. */
+static bool
+namespace_name_is_right(struct view name)
+{
+    if (name.n == 0 || name.n >= CONF_NAMESPACE_NAME || !islower(name.p[0]))
+        return false;
+    for (size_t i = 0; i < name.n; i++)
+        if (!islower(name.p[i]) && !isdigit(name.p[i]))
+            return false;
+    return true;
+}
+
+static const struct row *
+namespace_row_find(const char *key)
+{
+    for (unsigned i = 0; i < CONF_NS_ROWS; i++)
+        if (strcmp(namespace_rows[i].name, key) == 0)
+            return &namespace_rows[i];
+    return NULL;
+}
+
+static bool
+fail_namespace_key(struct conf_error *err, const char *dotted, const char *key, const char *where)
+{
+    const struct row *best = NULL;
+    unsigned best_at = (unsigned)MAX(2, strlen(key) / 3) + 1;
+    for (unsigned i = 0; i < CONF_NS_ROWS; i++)
+        if (distance(key, namespace_rows[i].name) < best_at) {
+            best = &namespace_rows[i];
+            best_at = distance(key, best->name);
+        }
+    if (best == NULL)
+        return conf_fail(err, "%s (%s) is not a setting: ringcast --help lists those of a namespace",
+            quote(dotted).s, where);
+    return conf_fail(err, "%s (%s) is not a setting: did you mean %s?", quote(dotted).s, where,
+        best->name);
+}
+
+/* ---- where a value goes ---- */
+
+#define TARGETS_MAX (ARRAY_LEN(rows) + (size_t)CONF_NAMESPACES_MAX * CONF_NS_ROWS)
+
+/* What a dotted name stands for. */
+struct target {
+    void *at;
+    char **place;   /* NULL while defaults are set */
+    size_t idx;     /* its own, below TARGETS_MAX */
+    char name[128];
+    struct row row; /* a copy, which in a namespace is called by its whole name */
+};
+
+static const char namespace_word[] = "namespace.";
+
+/* namespace.NAME.KEY; the namespace comes to be when it is first named. */
+static bool
+find_in_namespace(struct conf *c, const char *dotted, const char *where, struct target *t,
+    struct conf_error *err)
+{
+    struct conf_namespaces *all = c->namespaces;
+    const char *name_at = dotted + strlen(namespace_word), *dot = strchr(name_at, '.');
+    struct view name = view_of(name_at, dot != NULL ? (size_t)(dot - name_at) : strlen(name_at));
+    const struct row *r = dot != NULL ? namespace_row_find(dot + 1) : NULL;
+    if (!namespace_name_is_right(name))
+        return conf_fail(err,
+            "%s (%s) names no namespace: write small letters and digits, a letter first, at most %d",
+            quote(dotted).s, where, CONF_NAMESPACE_NAME - 1);
+    if (r == NULL)
+        return fail_namespace_key(err, dotted, dot != NULL ? dot + 1 : "", where);
+    struct conf_namespace *ns = namespace_find(all, name);
+    if (ns == NULL) {
+        if (all->n > CONF_NAMESPACES_MAX)
+            return conf_fail(err, "%s (%s) is in one namespace too many: there may be %d",
+                quote(dotted).s, where, CONF_NAMESPACES_MAX);
+        ns = &all->v[all->n++];
+        namespace_init(ns, name);
+    }
+    *t = (struct target){.at = namespace_field(ns, r), .place = &ns->places[r - namespace_rows],
+        .idx = ARRAY_LEN(rows) + (size_t)(ns - all->v - 1) * CONF_NS_ROWS +
+            (size_t)(r - namespace_rows), .row = *r};
+    (void)snprintf(t->name, sizeof t->name, "%s", dotted);
+    t->row.name = t->name;
+    return true;
+}
+
+static bool
+find_target(struct conf *c, const char *dotted, const char *where, struct target *t,
+    struct conf_error *err)
+{
+    if (strncmp(dotted, namespace_word, strlen(namespace_word)) == 0)
+        return find_in_namespace(c, dotted, where, t, err);
+    const struct row *r = row_find(dotted);
+    if (r == NULL)
+        return fail_unknown(err, dotted, where);
+    *t = (struct target){.at = field(c, r), .place = &c->places[r - rows],
+        .idx = (size_t)(r - rows), .row = *r};
+    return true;
+}
+
+static bool
+set_target(const struct target *t, const char *value, bool add, const char *where,
+    struct conf_error *err)
+{
+    if (!set_value(t->at, &t->row, value, add, where, err))
+        return false;
+    free(*t->place);
+    *t->place = xstrdup(where);
+    return true;
+}
+
 bool
 conf_set(struct conf *c, const char *dotted, const char *value, const char *where,
     struct conf_error *err)
 {
-    const struct row *r = row_find(dotted);
-    if (r == NULL)
-        return fail_unknown(err, dotted, where);
-    return set_row(c, r, value, false, where, err);
+    struct target t;
+    return find_target(c, dotted, where, &t, err) && set_target(&t, value, false, where, err);
 }
 
 void
@@ -418,9 +597,10 @@ conf_defaults(struct conf *c)
     struct conf_error err;
     memset(c, 0, sizeof *c);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        if (!set_row(c, &rows[i], rows[i].dflt, false, "its default", &err))
+        if (!set_value(field(c, &rows[i]), &rows[i], rows[i].dflt, false, "its default", &err))
             die("%s", err.text); /* a wrong row of config.def */
     c->places = xcalloc(ARRAY_LEN(rows), sizeof c->places[0]);
+    c->namespaces = namespaces_new();
 }
 
 void
@@ -435,6 +615,7 @@ conf_free(struct conf *c)
             free(c->places[i]);
     }
     free(c->places);
+    namespaces_free(c->namespaces);
     memset(c, 0, sizeof *c);
 }
 
@@ -457,7 +638,7 @@ struct reading {
     struct view rest;
     unsigned line;
     bool failed;
-    unsigned set_at[ARRAY_LEN(rows)]; /* line on which the row was set; 0: not yet */
+    unsigned set_at[TARGETS_MAX]; /* line on which each was set; 0: not yet */
 };
 
 /* One line as inih wants it: white space in front removed (to inih an indented line continues the
@@ -500,21 +681,23 @@ on_pair(void *arg, const char *section, const char *name, const char *value)
 {
     struct reading *rd = arg;
     char dotted[128], where[300];
+    struct target t;
     if (rd->failed)
         return 1;
     (void)snprintf(dotted, sizeof dotted, "%s%s%s", section, *section ? "." : "", name);
+    if (strncmp(dotted, "namespace ", strlen(namespace_word)) == 0)
+        dotted[strlen(namespace_word) - 1] = '.'; /* [namespace chat] is namespace.chat */
     (void)snprintf(where, sizeof where, "%.280s:%u", rd->path, rd->line);
-    const struct row *r = row_find(dotted);
     rd->failed = true;
-    if (r == NULL)
-        return (int)fail_unknown(rd->err, dotted, where) + 1;
-    unsigned before = rd->set_at[r - rows];
-    if (before != 0 && r->type != T_LIST)
+    if (!find_target(rd->c, dotted, where, &t, rd->err))
+        return 1;
+    unsigned before = rd->set_at[t.idx];
+    if (before != 0 && t.row.type != T_LIST)
         return (int)conf_fail(rd->err, "%s (%s) was already set on line %u: remove one of them",
                    dotted, where, before) +
                1;
-    rd->set_at[r - rows] = rd->line;
-    rd->failed = !set_row(rd->c, r, value != NULL ? value : "", before != 0, where, rd->err);
+    rd->set_at[t.idx] = rd->line;
+    rd->failed = !set_target(&t, value != NULL ? value : "", before != 0, where, rd->err);
     return 1;
 }
 
@@ -621,18 +804,35 @@ fail_env(struct conf_error *err, const char *name, size_t n)
         (int)strlen(q.s) - 2, q.s + 1, like);
 }
 
+/* NAMESPACE_CHAT_SLOW_KEEP is namespace.chat.slow_keep: names have no underscore. */
+static void
+namespace_dotted(const char *name, size_t n, char *out, size_t out_n)
+{
+    unsigned dots = 0;
+    size_t len = MIN(n, out_n - 1);
+    for (size_t i = 0; i < len; i++) {
+        bool dot = name[i] == '_' && dots < 2;
+        out[i] = dot ? '.' : (char)tolower((unsigned char)name[i]);
+        dots += dot;
+    }
+    out[len] = '\0';
+}
+
 static bool
 load_variable(struct conf *c, const char *name, const char *value, struct conf_error *err)
 {
     size_t n = (size_t)(value - name) - 1;
+    char where[128], dotted[128];
     if (env_is_ours(name, n))
         return true;
+    (void)snprintf(where, sizeof where, "RINGCAST_%.*s", (int)n, name);
+    if (strncmp(name, "NAMESPACE_", 10) == 0) {
+        namespace_dotted(name, n, dotted, sizeof dotted);
+        return conf_set(c, dotted, value, where, err);
+    }
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        if (env_names(name, n, &rows[i])) {
-            char where[128];
-            (void)snprintf(where, sizeof where, "RINGCAST_%.*s", (int)n, name);
-            return set_row(c, &rows[i], value, false, where, err);
-        }
+        if (env_names(name, n, &rows[i]))
+            return conf_set(c, rows[i].name, value, where, err);
     return fail_env(err, name, n);
 }
 
@@ -737,6 +937,29 @@ check_paths(const struct conf *c, struct conf_error *err)
     return true;
 }
 
+static bool
+check_namespaces(struct conf *c, struct conf_error *err)
+{
+    struct conf_namespaces *all = c->namespaces;
+    for (uint32_t i = 1; i < all->n; i++) {
+        struct conf_namespace *ns = &all->v[i];
+        if (ns->places[CONF_NS_prefix] == NULL)
+            return conf_fail(err,
+                "namespace.%s has no prefix: write prefix = what the names of its channels begin "
+                "with, or prefix = with nothing behind it for all channels",
+                ns->name);
+        for (uint32_t k = 1; k < i; k++)
+            if (strcmp(ns->prefix, all->v[k].prefix) == 0)
+                return conf_fail(err,
+                    "namespace.%s.prefix (%s) and namespace.%s.prefix (%s) are the same: give one "
+                    "of them another prefix",
+                    ns->name, ns->places[CONF_NS_prefix], all->v[k].name,
+                    all->v[k].places[CONF_NS_prefix]);
+        ns->slow_after = MIN(ns->slow_after, c->out_queue_bytes);
+    }
+    return true;
+}
+
 /* Smallest memory limit of the control groups the process is in; UINT64_MAX if there is none. */
 static uint64_t
 cgroup_memory(void)
@@ -838,7 +1061,7 @@ conf_check(struct conf *c, struct conf_error *err)
            check_pow2(c, "lane.bytes", c->lane_bytes, err) &&
            check_cpus(c, "worker.cpus", &c->worker_cpus, err) &&
            check_cpus(c, "broker.cpus", &c->broker_cpus, err) && check_listeners(c, err) &&
-           check_paths(c, err) && fill_automatic(c, err);
+           check_paths(c, err) && check_namespaces(c, err) && fill_automatic(c, err);
 }
 
 /* ---- listen addresses ---- */
@@ -934,17 +1157,20 @@ list_text(const struct conf_list *l, char *out, size_t out_n)
     }
 }
 
-void
-conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n)
+static void
+put_value(const void *at, const struct row *r, char *out, size_t out_n)
 {
-    const struct row *r = &rows[i];
-    const void *at = field(c, r);
     uint64_t v;
+    unsigned word;
     switch (r->type) {
     case T_STR: (void)snprintf(out, out_n, "%s", *(const char *const *)at); break;
     case T_LIST: list_text(at, out, out_n); break;
     case T_BOOL: (void)snprintf(out, out_n, "%s", *(const bool *)at ? "on" : "off"); break;
-    case T_LEVEL: (void)snprintf(out, out_n, "%s", level_words[*(const enum log_level *)at]); break;
+    case T_LEVEL:
+    case T_SLOW:
+        memcpy(&word, at, sizeof word);
+        (void)snprintf(out, out_n, "%s", (r->type == T_LEVEL ? level_words : slow_words)[word]);
+        break;
     case T_INT:
     case T_SIZE:
     case T_DURATION:
@@ -952,6 +1178,38 @@ conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n)
         value_text(r, v, out, out_n);
         break;
     }
+}
+
+void
+conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n)
+{
+    put_value(field(c, &rows[i]), &rows[i], out, out_n);
+}
+
+const char *
+conf_namespace_key(enum conf_namespace_row row)
+{
+    return namespace_rows[row].name;
+}
+
+void
+conf_namespace_value(
+    const struct conf_namespace *ns, enum conf_namespace_row row, char *out, size_t out_n)
+{
+    put_value(namespace_field(ns, &namespace_rows[row]), &namespace_rows[row], out, out_n);
+}
+
+const struct conf_namespace *
+conf_namespace_of(const struct conf_namespaces *all, struct view channel)
+{
+    const struct conf_namespace *best = &all->v[0];
+    for (uint32_t i = 1; i < all->n; i++) {
+        const struct conf_namespace *ns = &all->v[i];
+        struct view prefix = view_str(ns->prefix);
+        if (view_starts(channel, prefix) && (best == all->v || prefix.n > strlen(best->prefix)))
+            best = ns;
+    }
+    return best;
 }
 
 /* ---- the command line ---- */
@@ -985,6 +1243,14 @@ conf_print_settings(void)
         const struct row *r = &rows[i];
         printf("  --%s=%s  (%s%s)\n", r->name, type_words[r->type], r->dflt[0] ? r->dflt : "empty",
             r->reload == RELOAD ? "; SIGHUP reloads" : "");
+        print_wrapped(r->sentence);
+    }
+    printf("\nSettings of a namespace, a class of channels. NAME is small letters and digits; in the "
+           "file\n[namespace NAME], then key = value; as a variable RINGCAST_NAMESPACE_NAME_KEY.\n\n");
+    for (size_t i = 0; i < ARRAY_LEN(namespace_rows); i++) {
+        const struct row *r = &namespace_rows[i];
+        printf("  --namespace.NAME.%s=%s  (%s; SIGHUP reloads)\n", r->name, type_words[r->type],
+            r->dflt[0] ? r->dflt : "empty");
         print_wrapped(r->sentence);
     }
 }
@@ -1030,17 +1296,18 @@ is_setting_flag(const char *arg)
 static bool
 set_flag(struct conf *c, const char *arg, struct conf_error *err)
 {
-    char dotted[80];
+    char dotted[80]; /* longer ones are no names */
     const char *value = strchr(arg, '=');
     size_t n = value != NULL ? (size_t)(value - arg) - 2 : strlen(arg + 2);
     (void)snprintf(dotted, sizeof dotted, "%.*s", (int)MIN(n, sizeof dotted - 1), arg + 2);
     char where[96];
     (void)snprintf(where, sizeof where, "flag --%s", dotted);
-    if (row_find(dotted) == NULL)
-        return fail_unknown(err, dotted, where);
+    struct target t;
+    if (!find_target(c, dotted, where, &t, err))
+        return false;
     if (value == NULL)
         return conf_fail(err, "the flag --%s has no value: write --%s=VALUE", dotted, dotted);
-    return conf_set(c, dotted, value + 1, where, err);
+    return set_target(&t, value + 1, false, where, err);
 }
 
 /* File, environment, flags, rules, as `start` remembers them. */
@@ -1116,9 +1383,16 @@ conf_start_flags(unsigned *count)
     return start.flags;
 }
 
-/* Texts that were replaced while somebody might have been reading them. */
-static char **retired;
+/* What was replaced while somebody might have been reading it. */
+static void **retired;
 static unsigned retired_count;
+
+static void
+retire(void *p)
+{
+    retired = xrealloc(retired, (retired_count + 1) * sizeof retired[0]);
+    retired[retired_count++] = p;
+}
 
 /* Gives the row of `from` to c, of which other threads may be reading it: whole words, and a text
  * that is replaced stays where it is (a few bytes for each reload). */
@@ -1136,11 +1410,9 @@ adopt_row(struct conf *c, struct conf *from, const struct row *r)
         break;
     case T_BOOL: __atomic_store_n((bool *)to, *(bool *)new, __ATOMIC_RELAXED); break;
     case T_LEVEL:
-        __atomic_store_n((enum log_level *)to, *(enum log_level *)new, __ATOMIC_RELAXED);
-        break;
+    case T_SLOW: __atomic_store_n((unsigned *)to, *(unsigned *)new, __ATOMIC_RELAXED); break;
     case T_STR:
-        retired = xrealloc(retired, (retired_count + 1) * sizeof retired[0]);
-        retired[retired_count++] = *(char **)to;
+        retire(*(char **)to);
         __atomic_store_n((char **)to, *(char **)new, __ATOMIC_RELEASE);
         *(char **)new = NULL;
         break;
@@ -1153,6 +1425,41 @@ static bool
 can_reload(const struct row *r)
 {
     return r->reload == RELOAD && r->type != T_LIST;
+}
+
+static bool
+same_namespaces(const struct conf_namespaces *a, const struct conf_namespaces *b)
+{
+    char x[VALUE_MAX_BYTES + 1], y[VALUE_MAX_BYTES + 1];
+    bool same = a->n == b->n;
+    for (uint32_t i = 0; same && i < a->n; i++) {
+        same = strcmp(a->v[i].name, b->v[i].name) == 0;
+        for (unsigned k = 0; same && k < CONF_NS_ROWS; k++) {
+            conf_namespace_value(&a->v[i], k, x, sizeof x);
+            conf_namespace_value(&b->v[i], k, y, sizeof y);
+            same = strcmp(x, y) == 0;
+        }
+    }
+    return same;
+}
+
+/* All of them at once, so that no reader sees half a change. Where each comes from is told, too. */
+static void
+adopt_namespaces(struct conf *c, struct conf *from)
+{
+    char value[VALUE_MAX_BYTES + 1];
+    if (same_namespaces(c->namespaces, from->namespaces))
+        return;
+    retire(c->namespaces);
+    __atomic_store_n(&c->namespaces, from->namespaces, __ATOMIC_RELEASE);
+    from->namespaces = NULL;
+    for (uint32_t i = 1; i < c->namespaces->n; i++)
+        for (unsigned k = 0; k < CONF_NS_ROWS; k++) {
+            conf_namespace_value(&c->namespaces->v[i], k, value, sizeof value);
+            log_info("conf-namespace", "setting=namespace.%s.%s value=%s", c->namespaces->v[i].name,
+                namespace_rows[k].name, log_quote(view_str(value)).s);
+        }
+    log_info("conf-changed", "setting=namespace count=%u", c->namespaces->n - 1);
 }
 
 bool
@@ -1177,6 +1484,7 @@ conf_reload(struct conf *c, struct conf_error *err)
                 before);
         }
     }
+    adopt_namespaces(c, &fresh);
     conf_free(&fresh);
     return true;
 }

@@ -5,6 +5,7 @@
 
 #include "common/base.h"
 #include "common/log.h"
+#include "common/view.h"
 
 struct conf_list {
     char **v;
@@ -18,11 +19,46 @@ struct conf_list {
 #define CONF_T_SIZE uint64_t
 #define CONF_T_DURATION uint64_t
 #define CONF_T_LEVEL enum log_level
+#define CONF_T_SLOW enum conf_slow
+
+/* What becomes of messages for a subscriber that does not keep up. */
+enum conf_slow {
+    SLOW_CLOSE,       /* its connection ends */
+    SLOW_DROP_OLDEST, /* it gets the most recent ones */
+    SLOW_CONFLATE,    /* it gets the latest one */
+};
+
+#define CONF_NAMESPACES_MAX 64
+#define CONF_NAMESPACE_NAME 32 /* letters and digits, with the zero at the end */
+
+enum conf_namespace_row {
+#define NAMESPACE(key, type, dflt, sample, min, max, sentence) CONF_NS_##key,
+#include "common/tbl/namespace.def"
+#undef NAMESPACE
+    CONF_NS_ROWS
+};
+
+/* A class of channels with settings of its own. */
+struct conf_namespace {
+    char name[CONF_NAMESPACE_NAME];
+#define NAMESPACE(key, type, dflt, sample, min, max, sentence) CONF_T_##type key;
+#include "common/tbl/namespace.def"
+#undef NAMESPACE
+    char *places[CONF_NS_ROWS]; /* as in struct conf */
+};
+
+/* v[0] is for channels in no namespace and has the defaults. Never changed once a process runs: a
+ * reload makes another one, and the old one stays for who may be looking at it. */
+struct conf_namespaces {
+    uint32_t n;
+    struct conf_namespace v[1 + CONF_NAMESPACES_MAX];
+};
 
 struct conf {
 #define CONF(section, key, type, dflt, min, max, reload, sentence) CONF_T_##type section##_##key;
 #include "common/tbl/config.def"
 #undef CONF
+    struct conf_namespaces *namespaces; /* read by conf_namespaces_now(), where it may be reloaded */
     char **places; /* per row: where it was set, NULL for the default; conf.c's own */
 };
 
@@ -36,7 +72,8 @@ bool conf_fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
 
 /* All settings at their defaults. */
 void conf_defaults(struct conf *c);
-/* An INI file: [section], key = value, '#' and ';' begin comments. Unknown keys are errors. */
+/* An INI file: [section], key = value, '#' and ';' begin comments. Unknown keys are errors. The
+ * section [namespace chat] holds what flags call namespace.chat. */
 bool conf_load_file(struct conf *c, const char *path, struct conf_error *err) MUST_CHECK;
 /* RINGCAST_SECTION_KEY=value. Unknown RINGCAST_ variables are errors, apart from a small documented
  * set that the processes use among themselves (RINGCAST_LISTEN_..., see conf.c). */
@@ -76,6 +113,21 @@ const char *conf_row_sentence(unsigned i);
 /* The value of a row that is a number, a size (bytes) or a time (ms); false for the others. */
 bool conf_row_number(const struct conf *c, unsigned i, uint64_t *v);
 void conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n);
+
+/* -- namespaces (tbl/namespace.def) -- */
+
+/* Those of now; other threads may be reloading. What it points to lives as long as the process. */
+static inline const struct conf_namespaces *
+conf_namespaces_now(const struct conf *c)
+{
+    return __atomic_load_n(&c->namespaces, __ATOMIC_ACQUIRE);
+}
+/* The namespace of a channel: that with the longest prefix its name begins with, or v[0]. */
+const struct conf_namespace *conf_namespace_of(const struct conf_namespaces *, struct view channel);
+/* As conf_row_...: key, and the value as it would be written. */
+const char *conf_namespace_key(enum conf_namespace_row row);
+void conf_namespace_value(
+    const struct conf_namespace *, enum conf_namespace_row row, char *out, size_t out_n);
 
 /* A listen address taken apart: tcp://host:port, unix:/path; tls:// is known and refused for now.
  */

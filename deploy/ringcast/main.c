@@ -37,6 +37,13 @@ check_config(const struct conf *c, int argc, char **argv)
         conf_row_value(c, i, value, sizeof value);
         printf("%s = %s  (%s)\n", conf_row_name(i), value, conf_place(c, conf_row_name(i)));
     }
+    for (uint32_t i = 1; i < c->namespaces->n; i++)
+        for (unsigned k = 0; k < CONF_NS_ROWS; k++) {
+            const struct conf_namespace *ns = &c->namespaces->v[i];
+            conf_namespace_value(ns, k, value, sizeof value);
+            printf("namespace.%s.%s = %s  (%s)\n", ns->name, conf_namespace_key(k), value,
+                ns->places[k] != NULL ? ns->places[k] : "its default");
+        }
     return 0;
 }
 

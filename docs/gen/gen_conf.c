@@ -12,6 +12,23 @@ static const struct row rows[] = {
 #undef CONF
 };
 
+static const struct row namespace_rows[] = {
+#define NAMESPACE(key_, type, dflt, sample_, min, max, sentence_)                                  \
+    {"namespace", #key_, sample_, sentence_, "RELOAD"},
+#include "common/tbl/namespace.def"
+#undef NAMESPACE
+};
+
+static void
+print_row(const struct row *r)
+{
+    putchar('\n');
+    gen_wrapped("# ", r->sentence);
+    if (strcmp(r->reload, "RELOAD") == 0)
+        printf("# (reload)\n");
+    printf("#%s =%s%s\n", r->key, r->dflt[0] ? " " : "", r->dflt);
+}
+
 int
 main(void)
 {
@@ -31,11 +48,15 @@ main(void)
         const struct row *r = &rows[i];
         if (strcmp(section, r->section) != 0)
             printf("\n[%s]\n", section = r->section);
-        putchar('\n');
-        gen_wrapped("# ", r->sentence);
-        if (strcmp(r->reload, "RELOAD") == 0)
-            printf("# (reload)\n");
-        printf("#%s =%s%s\n", r->key, r->dflt[0] ? " " : "", r->dflt);
+        print_row(r);
     }
+    printf("\n");
+    gen_wrapped("# ",
+        "A namespace is a class of channels with settings of its own: one section each, [namespace "
+        "NAME] with a name of small letters and digits. For channels in no namespace these "
+        "defaults hold. Flags are --namespace.NAME.key=value.");
+    printf("[namespace chat]\n");
+    for (size_t i = 0; i < sizeof namespace_rows / sizeof namespace_rows[0]; i++)
+        print_row(&namespace_rows[i]);
     return 0;
 }

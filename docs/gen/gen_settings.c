@@ -16,6 +16,13 @@ static const struct row rows[] = {
 #undef CONF
 };
 
+static const struct row namespace_rows[] = {
+#define NAMESPACE(key_, type_, dflt_, sample, min_, max_, sentence_)                               \
+    {"namespace.NAME", #key_, #type_, dflt_, "RELOAD", sentence_, min_, max_},
+#include "common/tbl/namespace.def"
+#undef NAMESPACE
+};
+
 struct unit {
     const char *name;
     uint64_t n;
@@ -43,7 +50,8 @@ print_kind(const struct row *r)
     static const struct {
         const char *type, *word;
     } words[] = {{"STR", "text"}, {"LIST", "list"}, {"INT", "number"}, {"BOOL", "on or off"},
-        {"SIZE", "size"}, {"DURATION", "time"}, {"LEVEL", "error, warn, info or debug"}};
+        {"SIZE", "size"}, {"DURATION", "time"}, {"LEVEL", "error, warn, info or debug"},
+        {"SLOW", "close, drop-oldest or conflate"}};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (strcmp(words[i].type, r->type) == 0)
             printf("%s", words[i].word);
@@ -57,6 +65,35 @@ print_kind(const struct row *r)
         printf(" to ");
         print_bound(r->type, r->max);
     }
+}
+
+static void
+print_row(const struct row *r)
+{
+    printf("| `%s.%s` | %s%s%s | ", r->section, r->key, r->dflt[0] ? "`" : "", r->dflt,
+        r->dflt[0] ? "`" : "empty");
+    print_kind(r);
+    printf(" | %s | ", strcmp(r->reload, "RELOAD") == 0 ? "yes" : "no");
+    gen_cell(r->sentence);
+    printf(" |\n");
+}
+
+static void
+print_namespaces(void)
+{
+    printf("\n## namespace\n\n"
+           "A namespace is a class of channels with settings of its own: those whose names begin with "
+           "its prefix.\n"
+           "It is a section `[namespace NAME]` of the file, flags `--namespace.NAME.key=value`, or "
+           "variables\n"
+           "`RINGCAST_NAMESPACE_NAME_KEY`; NAME is small letters and digits, a letter first. There may "
+           "be 64. For\n"
+           "channels in none the defaults hold. SIGHUP adds, changes and removes them; channels that "
+           "have subscribers\n"
+           "follow with their next message.\n\n"
+           "| Setting | Default | Kind | Reload | |\n|---|---|---|---|---|\n");
+    for (size_t i = 0; i < sizeof namespace_rows / sizeof namespace_rows[0]; i++)
+        print_row(&namespace_rows[i]);
 }
 
 int
@@ -84,12 +121,8 @@ main(void)
                 r->section);
             section = r->section;
         }
-        printf("| `%s.%s` | %s%s%s | ", r->section, r->key, r->dflt[0] ? "`" : "", r->dflt,
-            r->dflt[0] ? "`" : "empty");
-        print_kind(r);
-        printf(" | %s | ", strcmp(r->reload, "RELOAD") == 0 ? "yes" : "no");
-        gen_cell(r->sentence);
-        printf(" |\n");
+        print_row(r);
     }
+    print_namespaces();
     return 0;
 }

@@ -10,8 +10,8 @@ class Config(cli.Case):
         """Names and defaults, from the sample file."""
         section, rows = "", {}
         for line in (cli.ROOT / "deploy/ringcast.conf").read_text().splitlines():
-            if m := re.fullmatch(r"\[(\w+)\]", line):
-                section = m[1]
+            if m := re.fullmatch(r"\[(\w+|namespace \w+)\]", line):
+                section = m[1].replace(" ", ".")
             elif m := re.fullmatch(r"#(\w+) =(?: (.*))?", line):
                 rows[f"{section}.{m[1]}"] = m[2] or ""
         self.assertGreater(len(rows), 40)
@@ -20,6 +20,9 @@ class Config(cli.Case):
     def test_help_lists_every_setting_of_the_sample_file_with_its_default(self):
         _, out, _ = self.ringcast("--help", status=0)
         for name, default in self.settings().items():
+            if name.endswith(".prefix"):
+                default = ""  # the sample has one, since it must be given
+            name = name.replace("namespace.chat", "namespace.NAME")
             self.assertRegex(out, rf"--{re.escape(name)}=\S+  \({re.escape(default or 'empty')}[;)]")
         for command in ("run", "status", "publish", "subscribe", "check-config"):
             self.assertIn(f"ringcast {command}", out)
@@ -28,7 +31,7 @@ class Config(cli.Case):
     def test_every_setting_is_in_the_reference_page(self):
         page = (cli.ROOT / "docs/reference/settings.md").read_text()
         for name in self.settings():
-            self.assertIn(f"| `{name}` |", page)
+            self.assertIn(f"| `{name.replace('namespace.chat', 'namespace.NAME')}` |", page)
 
     def test_version(self):
         self.assertRegex(self.ringcast("--version", status=0)[1], r"^ringcast \d+\.\d+\.\d+\n$")
@@ -52,6 +55,22 @@ class Config(cli.Case):
         self.assertIn(f"worker.backlog = 5  ({conf}:3)", out)
         _, out, _ = self.ringcast("check-config", status=0, env={"RINGCAST_CONFIG": str(conf)})
         self.assertIn(f"worker.count = 2  ({conf}:2)", out)
+
+    def test_a_namespace_is_a_section_flags_and_variables(self):
+        conf = self.dir / "x.conf"
+        conf.write_text("[namespace chat]\nprefix = chat:\nslow = conflate\nslow_keep = 1MiB\n")
+        _, out, _ = self.ringcast("check-config", "--config", conf, "--namespace.chat.slow=drop-oldest",
+                                  "--namespace.other.prefix=x", status=0,
+                                  env={"RINGCAST_NAMESPACE_CHAT_SLOW_AFTER": "2KiB"})
+        self.assertIn(f"namespace.chat.prefix = chat:  ({conf}:2)", out)
+        self.assertIn("namespace.chat.slow = drop-oldest  (flag --namespace.chat.slow)", out)
+        self.assertIn("namespace.chat.slow_after = 2KiB  (RINGCAST_NAMESPACE_CHAT_SLOW_AFTER)", out)
+        self.assertIn(f"namespace.chat.slow_keep = 1MiB  ({conf}:4)", out)
+        self.assertIn("namespace.chat.slow_notice = on  (its default)", out)
+        self.assertIn("namespace.other.slow = close  (its default)", out)
+        conf.write_text("[namespace chat]\nprefix = chat:\n\nslwo = conflate\n")
+        self.assert_refused(["run", "--config", conf], f"{conf}:4", "namespace.chat.slwo", "slow")
+        self.assert_refused(["run", "--namespace.chat.slow=close"], "namespace.chat", "prefix")
 
     def assert_refused(self, words, *says, env=None):
         status, out, err = self.ringcast(*words, env=env)

@@ -384,6 +384,7 @@ def plain_text(house):
 # Tables, their macros, and the arguments that together name a row.
 TABLES = (
     ("common/tbl/config.def", "CONF", (0, 1)),
+    ("common/tbl/namespace.def", "NAMESPACE", (0,)),
     ("common/tbl/metrics.def", "METRIC", (0, 1)),
     ("proto/tbl/ipc.def", "IPC", (0,)),
     ("proto/tbl/verbs.def", "VERB", (0,)),
@@ -454,20 +455,23 @@ def settings_are_everywhere(house):
     sample, reference = "deploy/ringcast.conf", "docs/reference/settings.md"
     keys, section = set(), ""
     for line in house.text(sample).splitlines():
-        section = line.strip("[] ") if re.match(r"\[\w+\]", line) else section
+        m = re.match(r"\[(?:(\w+)|namespace \w+)\]", line)
+        section = (m.group(1) or "namespace.NAME") if m else section
         m = re.match(r"#?(\w+) =", line)
         if m:
             keys.add(f"{section}.{m.group(1)}")
-    rows = {f"{a[0]}.{a[1]}": line for line, a in table(house, "common/tbl/config.def", "CONF")}
+    rows = {f"{a[0]}.{a[1]}": f"common/tbl/config.def:{line}" for line, a in table(house, "common/tbl/config.def", "CONF")}
+    for line, a in table(house, "common/tbl/namespace.def", "NAMESPACE"):
+        rows[f"namespace.NAME.{a[0]}"] = f"common/tbl/namespace.def:{line}"
     met = "\n".join(house.text(n) for n in house.files if n.startswith(("tests/", "bench/", "docs/ops/")) and
         not n.startswith((HERE, "tests/fuzz/corpus/")) and not n.endswith((".png", "package-lock.json")))
-    for key, line in rows.items():
-        where = f"common/tbl/config.def:{line}"
+    for key, where in rows.items():
         if key not in keys:
             house.fail(where, f"{key} is not in {sample}", REFRESH)
         if not re.search(rf"\b{re.escape(key)}\b", house.text(reference)):
             house.fail(where, f"{key} is not in {reference}", REFRESH)
-        if not re.search(rf"\b{re.escape(key)}\b|\b{key.replace('.', '_')}\b", met):
+        named = re.escape(key).replace("NAME", r"\w+")
+        if not re.search(rf"\b{named}\b|\b{key.replace('.', '_')}\b", met):
             house.fail(where, f"{key} is met by no test", "write one that shows what it changes")
     for key in sorted(keys - set(rows)):
         house.fail(sample, f"{key} is no setting any more", REFRESH)

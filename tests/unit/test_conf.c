@@ -366,6 +366,198 @@ unknown_variables_are_errors_and_those_of_others_are_not(void **state)
     conf_free(&c);
 }
 
+/* ---- namespaces ---- */
+
+static void
+every_row_of_a_namespace_is_a_flag_a_variable_and_a_file_entry(void **state)
+{
+    struct conf_error err;
+    (void)state;
+    for (unsigned i = 0; i < CONF_NS_ROWS; i++) {
+        const struct row *r = &namespace_rows[i];
+        struct conf c;
+        char text[200], variable[200] = "RINGCAST_NAMESPACE_CHAT_", flag[200], value[200];
+        char *env[] = {variable, NULL};
+        conf_defaults(&c);
+        (void)snprintf(text, sizeof text, "[namespace chat]\n\n%s = %s\n", r->name, r->dflt);
+        assert_true(load(&c, text, &err));
+        assert_int_equal(c.namespaces->n, 2);
+        const struct conf_namespace *ns = &c.namespaces->v[1];
+        assert_string_equal(ns->name, "chat");
+        assert_string_equal(ns->places[i], "x.conf:3");
+        size_t n = strlen(variable);
+        for (const char *p = r->name; *p != '\0'; p++)
+            variable[n++] = (char)toupper((unsigned char)*p);
+        (void)snprintf(variable + n, sizeof variable - n, "=%s", r->dflt);
+        assert_true(conf_load_env(&c, env, &err));
+        assert_memory_equal(ns->places[i], variable, n);
+        (void)snprintf(flag, sizeof flag, "--namespace.chat.%s=%s", r->name, r->dflt);
+        assert_true(set_flag(&c, flag, &err));
+        assert_memory_equal(ns->places[i], "flag --namespace.chat.", 22);
+        assert_int_equal(c.namespaces->n, 2);
+        conf_namespace_value(ns, i, value, sizeof value);
+        conf_namespace_value(&c.namespaces->v[0], i, text, sizeof text);
+        assert_string_equal(value, text);
+        assert_string_equal(conf_namespace_key(i), r->name);
+        conf_free(&c);
+    }
+}
+
+static const char three_namespaces[] = "[namespace chat]\nprefix = chat:\nslow = conflate\n"
+                                       "[log]\nlevel = warn\n"
+                                       "[namespace vip]\nprefix = chat:vip:\nslow = drop-oldest\n"
+                                       "slow_keep = 64KiB\nslow_after = 0\n"
+                                       "[namespace chat]\nslow_notice = off\n";
+
+static void
+the_longest_prefix_wins(void **state)
+{
+    static const struct {
+        const char *channel, *name;
+    } cases[] = {
+        {"chat:1", "chat"},
+        {"chat:", "chat"},
+        {"chat", ""},
+        {"", ""},
+        {"chat:vip:x", "vip"},
+        {"chat:vip", "chat"},
+        {"xchat:1", ""},
+        {"CHAT:1", ""},
+    };
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_true(load(&c, three_namespaces, &err));
+    assert_true(conf_check(&c, &err));
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        assert_string_equal(
+            conf_namespace_of(c.namespaces, view_str(cases[i].channel))->name, cases[i].name);
+    /* an empty prefix is for what no other one fits */
+    assert_true(conf_set(&c, "namespace.rest.prefix", "", "here", &err));
+    assert_true(conf_set(&c, "namespace.rest.slow", "conflate", "here", &err));
+    assert_true(conf_check(&c, &err));
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        assert_string_equal(conf_namespace_of(c.namespaces, view_str(cases[i].channel))->name,
+            *cases[i].name == '\0' ? "rest" : cases[i].name);
+    conf_free(&c);
+}
+
+static void
+a_namespace_has_its_own_values_and_the_defaults(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_true(load(&c, three_namespaces, &err));
+    const struct conf_namespace *none = conf_namespace_of(c.namespaces, VIEW("x"));
+    const struct conf_namespace *chat = conf_namespace_of(c.namespaces, VIEW("chat:x"));
+    const struct conf_namespace *vip = conf_namespace_of(c.namespaces, VIEW("chat:vip:x"));
+    assert_true(none->slow == SLOW_CLOSE && none->slow_notice && none->slow_after == 65536);
+    assert_true(chat->slow == SLOW_CONFLATE && !chat->slow_notice && chat->slow_after == 65536);
+    assert_true(vip->slow == SLOW_DROP_OLDEST && vip->slow_notice && vip->slow_after == 0);
+    assert_int_equal(vip->slow_keep, 65536);
+    /* what counts as behind is never more than what may wait at all */
+    assert_true(conf_set(&c, "out.queue_bytes", "8KiB", "here", &err));
+    assert_true(conf_check(&c, &err));
+    assert_int_equal(chat->slow_after, 8192);
+    conf_free(&c);
+}
+
+static void
+mistakes_in_namespaces_name_their_place(void **state)
+{
+    static const struct {
+        const char *text, *where, *says;
+    } cases[] = {
+        {"[namespace chat]\nprefix = c:\nslwo = close\n", "x.conf:3", "did you mean slow?"},
+        {"[namespace chat]\nqueue_bytes = 1\n", "x.conf:2", "namespace.chat.queue_bytes"},
+        {"[namespace chat]\nslow = sometimes\n", "x.conf:2", "close, drop-oldest or conflate"},
+        {"[namespace chat]\nslow_keep = -1\n", "x.conf:2", "namespace.chat.slow_keep"},
+        {"[namespace chat]\nslow = close\nslow = close\n", "x.conf:3", "line 2"},
+        {"[namespace Chat]\nslow = close\n", "x.conf:2", "small letters"},
+        {"[namespace 1]\nslow = close\n", "x.conf:2", "small letters"},
+        {"[namespace a b]\nslow = close\n", "x.conf:2", "small letters"},
+        {"[namespace a_b]\nslow = close\n", "x.conf:2", "small letters"},
+        {"[namespace ]\nslow = close\n", "x.conf:2", "small letters"},
+        {"[namespace]\nslow = close\n", "x.conf:2", "not a setting"},
+        {"[namespace abcdefghijklmnopqrstuvwxyzabcdef]\nslow = close\n", "x.conf:2", "at most 31"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct conf c;
+        struct conf_error err;
+        conf_defaults(&c);
+        if (load(&c, cases[i].text, &err))
+            fail_msg("passed: %s", cases[i].text);
+        assert_says(&err, cases[i].where, cases[i].says, NULL);
+        conf_free(&c);
+    }
+}
+
+static void
+mistakes_in_flags_and_variables_of_namespaces(void **state)
+{
+    static const char *const env[] = {"RINGCAST_NAMESPACE_CHAT_SLWO=close", NULL};
+    static const char *const nothing[] = {"RINGCAST_NAMESPACE_CHAT=close", NULL};
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_false(conf_load_env(&c, (char **)(uintptr_t)env, &err));
+    assert_says(&err, "RINGCAST_NAMESPACE_CHAT_SLWO", "namespace.chat.slwo", "slow");
+    assert_false(conf_load_env(&c, (char **)(uintptr_t)nothing, &err));
+    assert_says(&err, "RINGCAST_NAMESPACE_CHAT", "not a setting", NULL);
+    assert_false(set_flag(&c, "--namespace.chat.slwo=close", &err));
+    assert_says(&err, "flag --namespace.chat.slwo", "slow", NULL);
+    assert_false(set_flag(&c, "--namespace.chat.slow", &err));
+    assert_says(&err, "--namespace.chat.slow=VALUE", NULL, NULL);
+    assert_false(set_flag(&c, "--namespace.chat=close", &err));
+    assert_false(set_flag(&c, "--namespace.=close", &err));
+    assert_false(set_flag(&c, "--namespace..slow=close", &err));
+    conf_free(&c);
+}
+
+static void
+namespaces_have_prefixes_that_differ(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    conf_defaults(&c);
+    assert_true(conf_set(&c, "namespace.chat.slow", "conflate", "there", &err));
+    assert_false(conf_check(&c, &err));
+    assert_says(&err, "namespace.chat", "no prefix", NULL);
+    assert_true(conf_set(&c, "namespace.chat.prefix", "c:", "there", &err));
+    assert_true(conf_check(&c, &err));
+    assert_true(conf_set(&c, "namespace.other.prefix", "c:", "elsewhere", &err));
+    assert_false(conf_check(&c, &err));
+    assert_says(&err, "namespace.other.prefix (elsewhere)", "namespace.chat.prefix (there)", "same");
+    conf_free(&c);
+}
+
+static void
+the_number_of_namespaces_is_bounded(void **state)
+{
+    struct conf c;
+    struct conf_error err;
+    char name[64], value[64];
+    (void)state;
+    conf_defaults(&c);
+    for (unsigned i = 0; i < CONF_NAMESPACES_MAX; i++) {
+        (void)snprintf(name, sizeof name, "namespace.n%u.prefix", i);
+        (void)snprintf(value, sizeof value, "%u:", i);
+        assert_true(conf_set(&c, name, value, "here", &err));
+    }
+    assert_true(conf_check(&c, &err));
+    assert_string_equal(conf_namespace_of(c.namespaces, VIEW("63:x"))->name, "n63");
+    assert_false(conf_set(&c, "namespace.more.prefix", "more", "here", &err));
+    assert_says(&err, "namespace.more.prefix", "here", "64");
+    assert_true(conf_set(&c, "namespace.n0.slow", "conflate", "here", &err));
+    conf_free(&c);
+}
+
 /* ---- rules ---- */
 
 struct setting {
@@ -485,6 +677,41 @@ reload_changes_what_may_change_and_nothing_on_errors(void **state)
     conf_free(&c);
 }
 
+static void
+reload_brings_and_takes_namespaces(void **state)
+{
+    char path[] = "/tmp/ringcast-test-XXXXXX";
+    struct conf c;
+    struct conf_error err;
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    start.file = path;
+    write_file(path, three_namespaces);
+    assert_true(load_all(&c, &err));
+    const struct conf_namespaces *before = conf_namespaces_now(&c);
+    assert_true(conf_reload(&c, &err));
+    assert_ptr_equal(conf_namespaces_now(&c), before); /* nothing changed */
+    write_file(path, "[namespace news]\nprefix = n:\n[namespace chat]\nslow = close\nprefix = c\n");
+    assert_true(conf_reload(&c, &err));
+    const struct conf_namespaces *after = conf_namespaces_now(&c);
+    assert_ptr_not_equal(after, before);
+    assert_int_equal(after->n, 3);
+    assert_string_equal(conf_namespace_of(after, VIEW("n:1"))->name, "news");
+    assert_string_equal(conf_namespace_of(after, VIEW("chat:vip:1"))->name, "chat");
+    /* who looks at the old ones may go on */
+    assert_string_equal(conf_namespace_of(before, VIEW("chat:vip:1"))->name, "vip");
+    assert_int_equal(before->v[1].slow, SLOW_CONFLATE);
+    write_file(path, "[namespace news]\nslow = close\n");
+    assert_false(conf_reload(&c, &err));
+    assert_says(&err, "namespace.news", "prefix", NULL);
+    assert_ptr_equal(conf_namespaces_now(&c), after);
+    start.file = NULL;
+    (void)unlink(path);
+    conf_free(&c);
+}
+
 int
 main(void)
 {
@@ -501,9 +728,17 @@ main(void)
         cmocka_unit_test(mistakes_in_a_file_name_its_line),
         cmocka_unit_test(lines_and_files_have_bounds),
         cmocka_unit_test(unknown_variables_are_errors_and_those_of_others_are_not),
+        cmocka_unit_test(every_row_of_a_namespace_is_a_flag_a_variable_and_a_file_entry),
+        cmocka_unit_test(the_longest_prefix_wins),
+        cmocka_unit_test(a_namespace_has_its_own_values_and_the_defaults),
+        cmocka_unit_test(mistakes_in_namespaces_name_their_place),
+        cmocka_unit_test(mistakes_in_flags_and_variables_of_namespaces),
+        cmocka_unit_test(namespaces_have_prefixes_that_differ),
+        cmocka_unit_test(the_number_of_namespaces_is_bounded),
         cmocka_unit_test(rules_between_settings),
         cmocka_unit_test(what_is_automatic_is_filled),
         cmocka_unit_test(reload_changes_what_may_change_and_nothing_on_errors),
+        cmocka_unit_test(reload_brings_and_takes_namespaces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
