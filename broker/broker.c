@@ -3,12 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,6 +15,7 @@
 #include "broker/chan.h"
 #include "broker/metrics.h"
 #include "broker/peer.h"
+#include "common/start.h"
 
 #define SQ_ENTRIES 256
 #define CQ_ENTRIES 4096
@@ -71,30 +70,18 @@ arm_signal(struct broker *b, int fd, enum signal_slot slot)
     ring_set_tag(sqe, OP_SIGNAL, 0, slot);
 }
 
-/* Settings that may change do; a bad file leaves all as it was. */
-static void
-reload(struct broker *b)
-{
-    struct conf_error err;
-    if (conf_reload(b->conf, &err))
-        log_set_level(b->conf->log_level);
-    else
-        log_error("not-reloaded", "why=\"%s\"", err.text);
-}
-
 void
 broker_on_signal(struct broker *b, struct ring_done d)
 {
     if (d.slot == SLOT_PARENT) {
         b->stopping = MAX(b->stopping, 1);
     } else {
-        struct signalfd_siginfo si;
-        if (read(b->signal_fd, &si, sizeof si) != sizeof si)
-            si.ssi_signo = 0;
-        if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
-            b->stopping++;
-        if (si.ssi_signo == SIGHUP)
-            reload(b);
+        for (int signal; (signal = start_signal_take(b->signal_fd)) != 0;) {
+            if (signal == SIGHUP)
+                (void)start_reload(b->conf);
+            else
+                b->stopping++;
+        }
         arm_signal(b, b->signal_fd, SLOT_SIGNAL);
     }
     if (b->stopping)
@@ -340,18 +327,6 @@ open_listener(struct broker *b, struct conf_error *err)
     return ok || fail(err, "can't listen on", b->path, e);
 }
 
-static void
-pin(const struct broker *b)
-{
-    if (b->conf->broker_cpus.n == 0)
-        return;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET((unsigned)strtoul(b->conf->broker_cpus.v[b->index % b->conf->broker_cpus.n], NULL, 10), &set);
-    if (sched_setaffinity(0, sizeof set, &set) < 0)
-        log_warn("not-pinned", "error=\"%s\"", strerror(errno));
-}
-
 bool
 broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err)
 {
@@ -360,7 +335,8 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
     b->settle_by = mono_add_ms(b->now, SETTLE_MS);
     if (getrandom(&b->seed, sizeof b->seed, 0) != sizeof b->seed)
         return fail(err, "can't begin:", "getrandom", errno);
-    pin(b);
+    if (!start_pin(start_cpu(&conf->broker_cpus, index), "broker.cpus", err))
+        return false;
     int rc = ring_init(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
     if (rc < 0) {
         snprintf(err->text, sizeof err->text, "%s", ring_setup_hint(rc));

@@ -115,6 +115,21 @@ conf_fail(struct conf_error *err, const char *fmt, ...)
     return false;
 }
 
+/* Where the next error goes. */
+static struct conf_error *
+next_error(struct conf_errors *all)
+{
+    return &all->list[MIN(all->n, (unsigned)CONF_ERRORS_MAX)];
+}
+
+/* Keeps what was written to next_error, if something was. */
+static bool
+is_well(struct conf_errors *all, bool ok)
+{
+    all->n += !ok;
+    return ok;
+}
+
 static struct log_quoted
 quote(const char *s)
 {
@@ -633,27 +648,18 @@ conf_place(const struct conf *c, const char *dotted)
 /* A file on its way through inih, which pulls lines from it. */
 struct reading {
     struct conf *c;
-    struct conf_error *err;
+    struct conf_errors *all;
     const char *path;
     struct view rest;
     unsigned line;
-    bool failed;
     unsigned set_at[TARGETS_MAX]; /* line on which each was set; 0: not yet */
 };
 
-/* One line as inih wants it: white space in front removed (to inih an indented line continues the
- * line above), comments emptied, so that their length is of no concern. */
-static char *
-next_line(char *out, int out_n, void *arg)
+/* What a person wrote in a line: without white space around it, comments, a byte-order mark. */
+static struct view
+content_of(struct view line, bool is_first)
 {
-    struct reading *rd = arg;
-    if (rd->rest.n == 0 || rd->failed)
-        return NULL;
-    const uint8_t *nl = memchr(rd->rest.p, '\n', rd->rest.n);
-    struct view line = view_head(rd->rest, nl != NULL ? (size_t)(nl - rd->rest.p) : rd->rest.n);
-    rd->rest = view_from(rd->rest, line.n + 1);
-    rd->line++;
-    if (rd->line == 1 && view_starts(line, VIEW("\xEF\xBB\xBF")))
+    if (is_first && view_starts(line, VIEW("\xEF\xBB\xBF")))
         line = view_from(line, 3);
     while (line.n > 0 && isspace(line.p[0]))
         line = view_from(line, 1);
@@ -662,60 +668,86 @@ next_line(char *out, int out_n, void *arg)
             line.n = i;
     while (line.n > 0 && isspace(line.p[line.n - 1]))
         line.n--;
-    if (line.n + 3 > (size_t)out_n) {
-        rd->failed = true;
-        (void)conf_fail(rd->err,
-            "%s:%u is longer than %d bytes: split a list over several lines, each with its key",
-            rd->path, rd->line, out_n - 3);
+    return line;
+}
+
+/* inih tells only the first line that it can't take apart, so such lines are found here. */
+static bool
+is_readable(struct reading *rd, struct view line, size_t most)
+{
+    if (line.n > most)
+        return is_well(rd->all, conf_fail(next_error(rd->all),
+            "%s:%u is longer than %zu bytes: split a list over several lines, each with its key",
+            rd->path, rd->line, most));
+    bool is_section = line.n > 0 && line.p[0] == '[';
+    if (line.n == 0 || (is_section ? memchr(line.p, ']', line.n) != NULL
+                                   : memchr(line.p, '=', line.n) != NULL || memchr(line.p, ':', line.n) != NULL))
+        return true;
+    return is_well(rd->all, conf_fail(next_error(rd->all),
+        "%s:%u is neither [section] nor key = value: correct it, or begin it with #", rd->path, rd->line));
+}
+
+/* One line as inih wants it: white space in front removed (to inih an indented line continues the
+ * line above), comments emptied, so that their length is of no concern; and so is what can't be read. */
+static char *
+next_line(char *out, int out_n, void *arg)
+{
+    struct reading *rd = arg;
+    if (rd->rest.n == 0)
         return NULL;
-    }
+    const uint8_t *nl = memchr(rd->rest.p, '\n', rd->rest.n);
+    struct view line = view_head(rd->rest, nl != NULL ? (size_t)(nl - rd->rest.p) : rd->rest.n);
+    rd->rest = view_from(rd->rest, line.n + 1);
+    rd->line++;
+    line = content_of(line, rd->line == 1);
+    if (!is_readable(rd, line, (size_t)out_n - 3))
+        line.n = 0;
     memcpy(out, line.p, line.n);
     out[line.n] = '\n';
     out[line.n + 1] = '\0';
     return out;
 }
 
-/* inih found a pair. Returns 1 as inih wants it for "go on". */
+/* inih found a pair. Returns 1, which is "go on" for inih: mistakes are kept in rd->all. */
 static int
 on_pair(void *arg, const char *section, const char *name, const char *value)
 {
     struct reading *rd = arg;
+    struct conf_error *err = next_error(rd->all);
     char dotted[128], where[300];
     struct target t;
-    if (rd->failed)
-        return 1;
     (void)snprintf(dotted, sizeof dotted, "%s%s%s", section, *section ? "." : "", name);
     if (strncmp(dotted, "namespace ", strlen(namespace_word)) == 0)
         dotted[strlen(namespace_word) - 1] = '.'; /* [namespace chat] is namespace.chat */
     (void)snprintf(where, sizeof where, "%.280s:%u", rd->path, rd->line);
-    rd->failed = true;
-    if (!find_target(rd->c, dotted, where, &t, rd->err))
+    if (!find_target(rd->c, dotted, where, &t, err)) {
+        (void)is_well(rd->all, false);
         return 1;
+    }
     unsigned before = rd->set_at[t.idx];
+    bool ok;
     if (before != 0 && t.row.type != T_LIST)
-        return (int)conf_fail(rd->err, "%s (%s) was already set on line %u: remove one of them",
-                   dotted, where, before) +
-               1;
+        ok = conf_fail(err, "%s (%s) was already set on line %u: remove one of them", dotted, where, before);
+    else
+        ok = set_target(&t, value != NULL ? value : "", before != 0, where, err);
     rd->set_at[t.idx] = rd->line;
-    rd->failed = !set_target(&t, value != NULL ? value : "", before != 0, where, rd->err);
+    (void)is_well(rd->all, ok);
     return 1;
 }
 
 static bool
-load_text(struct conf *c, struct view text, const char *path, struct conf_error *err)
+load_text(struct conf *c, struct view text, const char *path, struct conf_errors *all)
 {
-    struct reading rd = {.c = c, .err = err, .path = path, .rest = text};
+    struct reading rd = {.c = c, .all = all, .path = path, .rest = text};
+    unsigned before = all->n;
     if (text.n > 0 && memchr(text.p, '\0', text.n) != NULL)
-        return conf_fail(err, "%s holds zero bytes: it is not a settings file", path);
+        return is_well(all, conf_fail(next_error(all), "%s holds zero bytes: it is not a settings file", path));
     int line = ini_parse_stream(next_line, &rd, on_pair, &rd);
-    /* inih reads on behind a line it can't take apart; whichever mistake comes first is told */
-    if (rd.failed && (line <= 0 || (unsigned)line >= rd.line))
-        return false;
-    if (line > 0)
-        return conf_fail(err,
-            "%s:%d is neither [section] nor key = value: correct it, or begin it with #", path,
-            line);
-    return line == 0 || conf_fail(err, "%s could not be read: memory is out", path);
+    if (line < 0)
+        return is_well(all, conf_fail(next_error(all), "%s could not be read: memory is out", path));
+    if (line > 0 && all->n == before)
+        return is_well(all, conf_fail(next_error(all), "%s:%d cannot be understood: write key = value", path, line));
+    return all->n == before;
 }
 
 /* The whole file in memory; NULL and an error when it can't be had. */
@@ -745,13 +777,13 @@ read_file(const char *path, size_t *n, struct conf_error *err)
 }
 
 bool
-conf_load_file(struct conf *c, const char *path, struct conf_error *err)
+conf_load_file(struct conf *c, const char *path, struct conf_errors *all)
 {
     size_t n;
-    uint8_t *p = read_file(path, &n, err);
-    if (p == NULL)
+    uint8_t *p = read_file(path, &n, next_error(all));
+    if (!is_well(all, p != NULL))
         return false;
-    bool ok = load_text(c, view_of(p, n), path, err);
+    bool ok = load_text(c, view_of(p, n), path, all);
     free(p);
     return ok;
 }
@@ -837,16 +869,16 @@ load_variable(struct conf *c, const char *name, const char *value, struct conf_e
 }
 
 bool
-conf_load_env(struct conf *c, char **environ_, struct conf_error *err)
+conf_load_env(struct conf *c, char **environ_, struct conf_errors *all)
 {
+    unsigned before = all->n;
     for (char **e = environ_; e != NULL && *e != NULL; e++) {
         const char *value = strchr(*e, '=');
         if (value == NULL || strncmp(*e, "RINGCAST_", 9) != 0)
             continue;
-        if (!load_variable(c, *e + 9, value + 1, err))
-            return false;
+        (void)is_well(all, load_variable(c, *e + 9, value + 1, next_error(all)));
     }
-    return true;
+    return all->n == before;
 }
 
 /* ---- rules between settings ---- */
@@ -865,17 +897,31 @@ check_pow2(const struct conf *c, const char *dotted, uint64_t v, struct conf_err
         conf_place(c, dotted), below, above);
 }
 
+/* Whether this machine has the CPU: by what the system counts, or by what this process may use (where
+ * /sys is hidden the count is that of the latter, whatever their numbers). */
+static bool
+cpu_exists(uint64_t cpu, long count)
+{
+    cpu_set_t set;
+    if (count > 0 && cpu < (uint64_t)count)
+        return true;
+    return cpu <= CPU_MAX && sched_getaffinity(0, sizeof set, &set) == 0 && CPU_ISSET((unsigned)cpu, &set);
+}
+
 static bool
 check_cpus(
     const struct conf *c, const char *dotted, const struct conf_list *l, struct conf_error *err)
 {
+    long count = MIN(sysconf(_SC_NPROCESSORS_CONF), CPU_MAX + 1L);
     for (uint32_t i = 0; i < l->n; i++) {
         const char *p = l->v[i];
         uint64_t cpu;
-        if (!take_digits(&p, &cpu) || *p != '\0' || cpu > CPU_MAX)
+        bool is_number = take_digits(&p, &cpu) && *p == '\0';
+        if (!is_number || !cpu_exists(cpu, count))
             return conf_fail(err,
-                "%s has the entry %s (%s): write CPU numbers from 0 to %d, with commas between",
-                dotted, quote(l->v[i]).s, conf_place(c, dotted), CPU_MAX);
+                "%s has the entry %s (%s)%s: write CPU numbers from 0 to %ld, with commas between",
+                dotted, quote(l->v[i]).s, conf_place(c, dotted),
+                is_number ? ", a CPU that this machine does not have" : "", MAX(count, 1L) - 1);
     }
     return true;
 }
@@ -1042,26 +1088,48 @@ fill_automatic(struct conf *c, struct conf_error *err)
     return true;
 }
 
-bool
-conf_check(struct conf *c, struct conf_error *err)
+static bool
+check_ping(const struct conf *c, struct conf_error *err)
 {
-    if (c->run_dir[0] != '\0' && c->run_dir[0] != '/')
-        return conf_fail(err, "run.dir is %s (%s): write a path that begins with /",
-            quote(c->run_dir).s, conf_place(c, "run.dir"));
-    if (c->sc_ping_interval >= c->sc_ping_timeout)
-        return conf_fail(err,
+    return c->sc_ping_interval < c->sc_ping_timeout ||
+        conf_fail(err,
             "sc.ping_interval is %" PRIu64 "ms (%s), which is not below sc.ping_timeout (%" PRIu64
             "ms, %s): lower it",
             c->sc_ping_interval, conf_place(c, "sc.ping_interval"), c->sc_ping_timeout,
             conf_place(c, "sc.ping_timeout"));
-    if (strcmp(c->sc_unserved, "silent") != 0 && strcmp(c->sc_unserved, "error") != 0)
-        return conf_fail(err, "sc.unserved is %s (%s): write silent or error",
-            quote(c->sc_unserved).s, conf_place(c, "sc.unserved"));
-    return check_pow2(c, "worker.recv_buffers", c->worker_recv_buffers, err) &&
-           check_pow2(c, "lane.bytes", c->lane_bytes, err) &&
-           check_cpus(c, "worker.cpus", &c->worker_cpus, err) &&
-           check_cpus(c, "broker.cpus", &c->broker_cpus, err) && check_listeners(c, err) &&
-           check_paths(c, err) && check_namespaces(c, err) && fill_automatic(c, err);
+}
+
+static bool
+check_words(const struct conf *c, struct conf_error *err)
+{
+    return strcmp(c->sc_unserved, "silent") == 0 || strcmp(c->sc_unserved, "error") == 0 ||
+        conf_fail(err, "sc.unserved is %s (%s): write silent or error", quote(c->sc_unserved).s,
+            conf_place(c, "sc.unserved"));
+}
+
+static bool
+check_run_dir(const struct conf *c, struct conf_error *err)
+{
+    return c->run_dir[0] == '\0' || c->run_dir[0] == '/' ||
+        conf_fail(err, "run.dir is %s (%s): write a path that begins with /", quote(c->run_dir).s,
+            conf_place(c, "run.dir"));
+}
+
+bool
+conf_check(struct conf *c, struct conf_errors *all)
+{
+    unsigned before = all->n;
+    (void)is_well(all, check_run_dir(c, next_error(all)));
+    (void)is_well(all, check_ping(c, next_error(all)));
+    (void)is_well(all, check_words(c, next_error(all)));
+    (void)is_well(all, check_pow2(c, "worker.recv_buffers", c->worker_recv_buffers, next_error(all)));
+    (void)is_well(all, check_pow2(c, "lane.bytes", c->lane_bytes, next_error(all)));
+    (void)is_well(all, check_cpus(c, "worker.cpus", &c->worker_cpus, next_error(all)));
+    (void)is_well(all, check_cpus(c, "broker.cpus", &c->broker_cpus, next_error(all)));
+    (void)is_well(all, check_listeners(c, next_error(all)));
+    (void)is_well(all, check_paths(c, next_error(all)));
+    (void)is_well(all, check_namespaces(c, next_error(all)));
+    return all->n == before && is_well(all, fill_automatic(c, next_error(all)));
 }
 
 /* ---- listen addresses ---- */
@@ -1072,10 +1140,13 @@ parse_unix(const char *text, struct conf_listen *out, struct conf_error *err)
     const char *path = text + strlen("unix:");
     if (strncmp(path, "//", 2) == 0) /* unix:///path is meant as unix:/path */
         path += 2;
-    if (path[0] != '/' || strlen(path) >= sizeof out->path)
+    if (path[0] != '/')
         return conf_fail(err,
-            "%s is no listen address: write unix:/path with a path of at most %zu bytes",
-            quote(text).s, sizeof out->path - 1);
+            "%s %s: write unix:/path, as in unix:/run/ringcast/clients.sock", quote(text).s,
+            path[0] == '\0' ? "names no path" : "has a path that does not begin with /");
+    if (strlen(path) >= sizeof out->path)
+        return conf_fail(err, "%s has a path of %zu bytes: write unix:/path with at most %zu", quote(text).s,
+            strlen(path), sizeof out->path - 1);
     out->is_unix = true;
     memcpy(out->path, path, strlen(path) + 1);
     return true;
@@ -1310,19 +1381,19 @@ set_flag(struct conf *c, const char *arg, struct conf_error *err)
     return set_target(&t, value + 1, false, where, err);
 }
 
-/* File, environment, flags, rules, as `start` remembers them. */
+/* File, environment, flags, rules, as `start` remembers them. The rules between settings are looked
+ * at only when each setting is right by itself. */
 static bool
-load_all(struct conf *c, struct conf_error *err)
+load_all(struct conf *c, struct conf_errors *all)
 {
+    all->n = 0;
     conf_defaults(c);
-    if (start.file != NULL && !conf_load_file(c, start.file, err))
-        return false;
-    if (!conf_load_env(c, environ, err))
-        return false;
+    if (start.file != NULL)
+        (void)!conf_load_file(c, start.file, all);
+    (void)!conf_load_env(c, environ, all);
     for (unsigned i = 0; i < start.flag_count; i++)
-        if (!set_flag(c, start.flags[i], err))
-            return false;
-    return conf_check(c, err);
+        (void)is_well(all, set_flag(c, start.flags[i], next_error(all)));
+    return all->n == 0 && conf_check(c, all);
 }
 
 /* Splits argv into what `start` keeps and what is left for the caller. */
@@ -1355,19 +1426,32 @@ take_arguments(int *argc, char **argv, const char *program, const char *usage)
         die("the settings file %s cannot be opened: %s", file, strerror(errno));
 }
 
+/* A line for each mistake, in the words of die(). */
+NORETURN static void
+die_of(const struct conf_errors *all)
+{
+    for (unsigned i = 0; i + 1 < MIN(all->n, (unsigned)CONF_ERRORS_MAX); i++)
+        fprintf(stderr, "ringcast: %s\n", all->list[i].text);
+    if (all->n > CONF_ERRORS_MAX) {
+        fprintf(stderr, "ringcast: %s\n", all->list[CONF_ERRORS_MAX - 1].text);
+        die("and %u more mistakes: correct these first", all->n - CONF_ERRORS_MAX);
+    }
+    die("%s", all->list[all->n - 1].text);
+}
+
 void
 conf_from_command_line(
     struct conf *c, int *argc, char **argv, const char *program, const char *usage)
 {
     struct rlimit files;
-    struct conf_error err;
+    struct conf_errors all;
     take_arguments(argc, argv, program, usage);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max; /* connections are files; conn.max goes by this */
         (void)setrlimit(RLIMIT_NOFILE, &files);
     }
-    if (!load_all(c, &err))
-        die("%s", err.text);
+    if (!load_all(c, &all))
+        die_of(&all);
 }
 
 const char *
@@ -1463,11 +1547,11 @@ adopt_namespaces(struct conf *c, struct conf *from)
 }
 
 bool
-conf_reload(struct conf *c, struct conf_error *err)
+conf_reload(struct conf *c, struct conf_errors *all)
 {
     struct conf fresh;
     char before[VALUE_MAX_BYTES + 1], after[VALUE_MAX_BYTES + 1];
-    if (!load_all(&fresh, err)) {
+    if (!load_all(&fresh, all)) {
         conf_free(&fresh);
         return false;
     }

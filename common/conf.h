@@ -70,14 +70,21 @@ struct conf_error {
 /* Fills the error and is false, so that callers can return it. */
 bool conf_fail(struct conf_error *err, const char *fmt, ...) PRINTF(2, 3);
 
+/* All that is wrong with the settings, so that a file is mended in one go. Begin with n = 0. */
+#define CONF_ERRORS_MAX 20
+struct conf_errors {
+    unsigned n;                                  /* also those above the bound, of which only this is known */
+    struct conf_error list[CONF_ERRORS_MAX + 1]; /* the last one is room for those */
+};
+
 /* All settings at their defaults. */
 void conf_defaults(struct conf *c);
 /* An INI file: [section], key = value, '#' and ';' begin comments. Unknown keys are errors. The
  * section [namespace chat] holds what flags call namespace.chat. */
-bool conf_load_file(struct conf *c, const char *path, struct conf_error *err) MUST_CHECK;
+bool conf_load_file(struct conf *c, const char *path, struct conf_errors *all) MUST_CHECK;
 /* RINGCAST_SECTION_KEY=value. Unknown RINGCAST_ variables are errors, apart from a small documented
  * set that the processes use among themselves (RINGCAST_LISTEN_..., see conf.c). */
-bool conf_load_env(struct conf *c, char **environ_, struct conf_error *err) MUST_CHECK;
+bool conf_load_env(struct conf *c, char **environ_, struct conf_errors *all) MUST_CHECK;
 /* One "section.key" with its value; `where` is put into the error. */
 bool conf_set(struct conf *c, const char *dotted, const char *value, const char *where,
     struct conf_error *err) MUST_CHECK;
@@ -85,7 +92,7 @@ bool conf_set(struct conf *c, const char *dotted, const char *value, const char 
  * and fills what "0: automatic" or empty stands for: run.dir, worker.rings, conn.max,
  * conn.max_unshaken, mem.buffers. ws.max_frames_per_message stays 0, since the message limit is
  * that of the path. */
-bool conf_check(struct conf *c, struct conf_error *err) MUST_CHECK;
+bool conf_check(struct conf *c, struct conf_errors *all) MUST_CHECK;
 void conf_free(struct conf *c);
 /* Where a setting came from: "file:line", "flag --x.y", "RINGCAST_X_Y", "its default". */
 const char *conf_place(const struct conf *c, const char *dotted);
@@ -93,13 +100,14 @@ const char *conf_place(const struct conf *c, const char *dotted);
 /* The usual start of a program: defaults, --config FILE, environment, --section.key=value, check.
  * Options it does not know itself (not "--x.y=") are left in argv for the caller, *argc adjusted.
  * (So are --worker.index=N and --broker.index=N.) Raises the open-file limit to the hard one first.
- * Ends the process with a sentence and status 1 on errors; answers --help and --version itself. */
+ * On errors it ends the process with status 1 and a sentence for each, CONF_ERRORS_MAX of them at
+ * most; answers --help and --version itself. */
 void conf_from_command_line(
     struct conf *c, int *argc, char **argv, const char *program, const char *usage);
 /* SIGHUP: reads file, environment and flags again. Settings that may change are changed in c (and
  * logged), those that need a restart keep their value (and are logged). On an error c stays as it
  * was. Other threads may read numbers, switches and texts of c meanwhile. */
-bool conf_reload(struct conf *c, struct conf_error *err) MUST_CHECK;
+bool conf_reload(struct conf *c, struct conf_errors *all) MUST_CHECK;
 /* What conf_from_command_line found, for starting children alike: the file (absolute; NULL if
  * none), and the --section.key=value flags. */
 const char *conf_start_file(void);

@@ -91,6 +91,12 @@ log_set_level(enum log_level level)
     __atomic_store_n(&log_level_now, level, __ATOMIC_RELAXED);
 }
 
+void
+log_set_rate(uint32_t lines_per_second)
+{
+    __atomic_store_n(&rate_now, lines_per_second, __ATOMIC_RELAXED);
+}
+
 uint64_t
 log_lost(void)
 {

@@ -15,6 +15,7 @@ enum log_level { LOG_L_ERROR, LOG_L_WARN, LOG_L_INFO, LOG_L_DEBUG };
 void log_init(const char *who, enum log_level level, uint32_t lines_per_second);
 void log_thread_name(const char *name);
 void log_set_level(enum log_level level);
+void log_set_rate(uint32_t lines_per_second);
 extern enum log_level log_level_now;
 
 /* One line: log_line(LOG_L_WARN, "conn-closed", "reason=%s fd=%d", ...). `what` names the kind of

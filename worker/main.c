@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/start.h"
 #include "worker/listen.h"
 #include "worker/worker.h"
 
@@ -19,25 +19,12 @@
 struct thread {
     pthread_t id;
     struct worker_setup setup;
-    int *ready_fd;
-    unsigned *left;      /* rings that are not ready yet */
     int done_fd;         /* eventfd: a ring has ended */
 };
 
+static struct start start;
 static _Atomic int stop;
-static pthread_mutex_t ready_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void
-say_ready(struct thread *t)
-{
-    pthread_mutex_lock(&ready_lock);
-    if (--*t->left == 0 && *t->ready_fd >= 0) {
-        (void)!write(*t->ready_fd, "\n", 1);
-        close(*t->ready_fd);
-        *t->ready_fd = -1;
-    }
-    pthread_mutex_unlock(&ready_lock);
-}
+static _Atomic unsigned not_ready; /* rings */
 
 static void *
 ring_main(void *arg)
@@ -51,7 +38,8 @@ ring_main(void *arg)
     struct worker *w = worker_new(&t->setup, &err);
     if (w == NULL)
         die("%s", err.text);
-    say_ready(t);
+    if (atomic_fetch_sub(&not_ready, 1) == 1)
+        start_ready(&start);
     worker_run(w);
     worker_free(w);
     uint64_t one = 1;
@@ -79,15 +67,6 @@ inherited(int *fds, unsigned *ring_of, unsigned rings)
         names = names != NULL ? names + 1 : NULL;
     }
     return n;
-}
-
-static int
-cpu_for(const struct conf *conf, unsigned worker_idx, unsigned ring)
-{
-    if (conf->worker_cpus.n == 0)
-        return -1;
-    unsigned i = (worker_idx * (unsigned)conf->worker_rings + ring) % conf->worker_cpus.n;
-    return (int)strtol(conf->worker_cpus.v[i], NULL, 10);
 }
 
 static void
@@ -118,7 +97,7 @@ setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threa
             .conn_max = (uint32_t)MAX(conf->conn_max / rings, (uint64_t)1),
             .wake_fd = eventfd(0, EFD_CLOEXEC),
             .stop = &stop,
-            .cpu = cpu_for(conf, worker_idx, r),
+            .cpu = start_cpu(&conf->worker_cpus, worker_idx * (unsigned)conf->worker_rings + r),
         };
         if (threads[r].setup.wake_fd < 0)
             die("can't make an eventfd: %s", strerror(errno));
@@ -134,43 +113,22 @@ tell(struct thread *threads, unsigned rings, int what)
         (void)!write(threads[r].setup.wake_fd, &one, sizeof one);
 }
 
-static int
-fd_from_env(const char *name)
-{
-    const char *v = getenv(name);
-    return v != NULL && *v ? (int)strtol(v, NULL, 10) : -1;
-}
-
-/* Settings that may change do, under the rings that read them; a bad file leaves all as it was. */
-static void
-reload(struct conf *conf)
-{
-    struct conf_error err;
-    if (conf_reload(conf, &err))
-        log_set_level(conf->log_level);
-    else
-        log_error("not-reloaded", "why=\"%s\"", err.text);
-}
-
 /* Until every ring has ended: SIGTERM drains, a second one ends at once; so does the parent's end. */
 static void
-wait_and_tell(struct conf *conf, struct thread *threads, unsigned rings, int signals, int done_fd)
+wait_and_tell(struct conf *conf, struct thread *threads, unsigned rings, int done_fd)
 {
     struct pollfd p[] = {
-        {.fd = signals, .events = POLLIN},
+        {.fd = start.signal_fd, .events = POLLIN},
         {.fd = done_fd, .events = POLLIN},
-        {.fd = fd_from_env("RINGCAST_PARENT_FD"), .events = POLLIN},
+        {.fd = start.parent_fd, .events = POLLIN},
     };
     int asked = 0;
     for (unsigned left = rings; left > 0;) {
         if (poll(p, ARRAY_LEN(p), -1) < 0)
             continue;
-        if (p[0].revents) {
-            struct signalfd_siginfo si;
-            if (read(signals, &si, sizeof si) != sizeof si)
-                continue;
-            if (si.ssi_signo == SIGHUP)
-                reload(conf);
+        for (int signal; (signal = start_signal_take(start.signal_fd)) != 0;) {
+            if (signal == SIGHUP)
+                (void)start_reload(conf);
             else
                 tell(threads, rings, ++asked > 1 ? 2 : 1);
         }
@@ -191,39 +149,18 @@ int
 main(int argc, char **argv)
 {
     struct conf conf;
-    conf_from_command_line(&conf, &argc, argv, "ringcast-worker",
-        "ringcast-worker [--worker.index=N] [--config FILE] [--section.key=value ...]");
-    unsigned worker_idx = 0;
-    for (int i = 1; i < argc; i++)
-        if (strncmp(argv[i], "--worker.index=", 15) == 0)
-            worker_idx = (unsigned)strtoul(argv[i] + 15, NULL, 10);
-        else
-            die("unknown argument %s: see --help", argv[i]);
-    char who[32];
-    snprintf(who, sizeof who, "worker.%u", worker_idx);
-    log_init(who, conf.log_level, (uint32_t)conf.log_rate);
-
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    int signals = signalfd(-1, &set, SFD_CLOEXEC), done_fd = eventfd(0, EFD_CLOEXEC);
-
-    unsigned rings = (unsigned)MIN(MAX(conf.worker_rings, (uint64_t)1), (uint64_t)RINGS_MAX), left = rings;
-    int ready_fd = fd_from_env("RINGCAST_READY_FD");
+    start_process(&start, &conf, "worker", argc, argv);
+    unsigned rings = (unsigned)MIN(MAX(conf.worker_rings, (uint64_t)1), (uint64_t)RINGS_MAX);
+    int done_fd = eventfd(0, EFD_CLOEXEC);
     struct thread *threads = xcalloc(rings, sizeof *threads);
-    setup_threads(&conf, worker_idx, threads, rings);
+    not_ready = rings;
+    setup_threads(&conf, start.index, threads, rings);
     for (unsigned r = 0; r < rings; r++) {
-        threads[r].ready_fd = &ready_fd;
-        threads[r].left = &left;
         threads[r].done_fd = done_fd;
         if (pthread_create(&threads[r].id, NULL, ring_main, &threads[r]) != 0)
             die("can't start a ring thread: raise TasksMax= or ulimit -u");
     }
-    wait_and_tell(&conf, threads, rings, signals, done_fd);
+    wait_and_tell(&conf, threads, rings, done_fd);
     for (unsigned r = 0; r < rings; r++) {
         pthread_join(threads[r].id, NULL);
         close(threads[r].setup.wake_fd);

@@ -1,12 +1,12 @@
 #include "worker/worker.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/start.h"
 #include "proto/crypt.h"
 #include "worker/conn.h"
 #include "worker/fan.h"
@@ -349,18 +349,6 @@ static const struct link_ops link_ops = {
 };
 
 static void
-pin(int cpu)
-{
-    if (cpu < 0)
-        return;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET((unsigned)cpu, &set);
-    if (sched_setaffinity(0, sizeof set, &set) < 0)
-        log_warn("not-pinned", "cpu=%d error=\"%s\"", cpu, strerror(errno));
-}
-
-static void
 setup_limits(struct worker *w, const struct worker_setup *s)
 {
     const struct conf *conf = s->conf;
@@ -403,7 +391,10 @@ worker_new(const struct worker_setup *s, struct conf_error *err)
     if (w == NULL)
         return NULL;
     setup_limits(w, s);
-    pin(s->cpu);
+    if (!start_pin(s->cpu, "worker.cpus", err)) {
+        free(w);
+        return NULL;
+    }
     take_time(w);
     wheel_init(&w->wheel, w->now);
     int rc = ring_init(&w->ring, SQ_ENTRIES, CQ_ENTRIES);

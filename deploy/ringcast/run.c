@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "common/ring.h"
+#include "common/start.h"
 
 #include "deploy/ringcast/bind.h"
 #include "deploy/ringcast/child.h"
@@ -186,14 +186,7 @@ pipe_above(int fds[2], int floor)
 static bool
 catch_signals(struct run *r, struct conf_error *err)
 {
-    sigset_t set;
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGINT);
-    (void)sigaddset(&set, SIGHUP);
-    (void)sigaddset(&set, SIGCHLD);
-    (void)sigprocmask(SIG_BLOCK, &set, NULL);
-    r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    r->signal_fd = start_signals(true);
     if (r->signal_fd >= 0 && pipe_above(r->worker_pipe, r->binds.floor) &&
         pipe_above(r->broker_pipe, r->binds.floor))
         return true;
@@ -443,12 +436,8 @@ reap_children(struct run *r)
 static void
 reload(struct run *r)
 {
-    struct conf_error err;
-    if (!conf_reload(r->c, &err)) {
-        log_error("reload-refused", "what=\"%s\" the settings in force stay", err.text);
+    if (!start_reload(r->c))
         return;
-    }
-    log_set_level(r->c->log_level);
     store_limits(r);
     signal_children(r, true, SIGHUP);
     signal_children(r, false, SIGHUP);
@@ -458,14 +447,13 @@ reload(struct run *r)
 static void
 on_signals(struct run *r)
 {
-    struct signalfd_siginfo s;
-    while (read(r->signal_fd, &s, sizeof s) == (ssize_t)sizeof s) {
-        if (s.ssi_signo == SIGCHLD)
+    for (int signal; (signal = start_signal_take(r->signal_fd)) != 0;) {
+        if (signal == SIGCHLD)
             reap_children(r);
-        else if (s.ssi_signo == SIGHUP)
+        else if (signal == SIGHUP)
             reload(r);
         else if (r->phase == RUNNING)
-            begin_stop(r, s.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+            begin_stop(r, signal == SIGINT ? "SIGINT" : "SIGTERM");
         else
             r->hurried = true;
     }

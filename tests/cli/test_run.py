@@ -276,7 +276,7 @@ class Reload(cli.Case):
                                        "limit_sc_ping_interval", status=0)[1], "2000\n")
         conf.write_text("[sc]\nping_interval = soon\n")
         r.process.send_signal(signal.SIGHUP)
-        self.assertIn("x.conf:2", r.wait_line("err", "reload-refused"))
+        self.assertIn("x.conf:2", r.wait_line("err", "not-reloaded"))
         self.assertEqual(r.end(signal.SIGTERM)[0], 0)
         self.assertEqual([row[3] for row in self.log("worker.0", "signal")], ["SIGHUP", "SIGTERM"])
 

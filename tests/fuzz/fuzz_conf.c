@@ -44,10 +44,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     char *text = text_of(data + 1, n - 1);
     unsigned which = data[0];
     if (which < 128) {
-        bool ok = load_text(&c, view_of(data + 1, n - 1), "fuzz.conf", &err);
-        check_error(ok, &err);
-        ok = ok && conf_check(&c, &err);
-        check_error(ok, &err);
+        struct conf_errors all = {.n = 0};
+        bool ok = load_text(&c, view_of(data + 1, n - 1), "fuzz.conf", &all);
+        ok = ok && conf_check(&c, &all);
+        BUG_ON(ok != (all.n == 0));
+        for (unsigned i = 0; i < MIN(all.n, (unsigned)CONF_ERRORS_MAX); i++)
+            check_error(false, &all.list[i]);
     } else if (which < 128 + ARRAY_LEN(rows)) {
         bool ok = conf_set(&c, rows[which - 128].name, text, "fuzz", &err);
         check_error(ok, &err);

@@ -1,18 +1,7 @@
 /* Degrees of doubt: what ends the process says where and why; what is only surprising is said once. */
 #include "common/bug.h"
 
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
+#include "tests/unit/t_end.h"
 
 /* Under a sanitizer memory that cannot be had is NULL as well, and not the sanitizer's own end. */
 const char *__asan_default_options(void);
@@ -26,56 +15,6 @@ const char *
 __tsan_default_options(void)
 {
     return "allocator_may_return_null=1";
-}
-
-/* What a process that does `what` writes to stderr, and how it ends. */
-struct ending {
-    char said[1024];
-    int status;
-};
-
-static struct ending
-end_of(void (*what)(void))
-{
-    struct ending e = {.said = ""};
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        (void)dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        struct rlimit none = {0, 0};
-        (void)setrlimit(RLIMIT_CORE, &none);
-        signal(SIGABRT, SIG_DFL);
-        what();
-        _exit(0);
-    }
-    close(ends[1]);
-    size_t n = 0;
-    ssize_t got;
-    while (n < sizeof e.said - 1 && (got = read(ends[0], e.said + n, sizeof e.said - 1 - n)) > 0)
-        n += (size_t)got;
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &e.status, 0), child);
-    return e;
-}
-
-static void
-assert_says(const struct ending *e, const char *words)
-{
-    if (strstr(e->said, words) == NULL)
-        fail_msg("\"%s\" is not in: %s", words, e->said);
-}
-
-static unsigned
-times(const char *text, const char *word)
-{
-    unsigned n = 0;
-    for (const char *p = text; (p = strstr(p, word)) != NULL; p += strlen(word))
-        n++;
-    return n;
 }
 
 /* ---- invariants ---- */
@@ -92,11 +31,10 @@ a_broken_invariant_aborts_and_says_where(void **state)
 {
     (void)state;
     struct ending e = end_of(break_an_invariant);
-    assert_true(WIFSIGNALED(e.status));
-    assert_int_equal(WTERMSIG(e.status), SIGABRT);
-    assert_says(&e, "<2>BUG at ");
-    assert_says(&e, "test_bug.c:");
-    assert_says(&e, "lanes == 0");
+    assert_aborts(&e);
+    assert_said(&e, "<2>BUG at ");
+    assert_said(&e, "test_bug.c:");
+    assert_said(&e, "lanes == 0");
 }
 
 static void
@@ -111,7 +49,7 @@ a_kept_invariant_costs_nothing(void **state)
 {
     (void)state;
     struct ending e = end_of(keep_an_invariant);
-    assert_true(WIFEXITED(e.status) && WEXITSTATUS(e.status) == 0);
+    assert_exits(&e, 0);
     assert_string_equal(e.said, "");
 }
 
@@ -136,10 +74,10 @@ a_doubt_is_said_once_for_each_place_and_goes_on(void **state)
 {
     (void)state;
     struct ending e = end_of(be_surprised);
-    assert_true(WIFEXITED(e.status) && WEXITSTATUS(e.status) == 0);
-    assert_int_equal(times(e.said, "<4>doubt at "), 2);
-    assert_int_equal(times(e.said, "n % 2 != 0 (said once)"), 1);
-    assert_int_equal(times(e.said, "odd == 50 (said once)"), 1);
+    assert_exits(&e, 0);
+    assert_int_equal(times_said(&e, "<4>doubt at "), 2);
+    assert_int_equal(times_said(&e, "n % 2 != 0 (said once)"), 1);
+    assert_int_equal(times_said(&e, "odd == 50 (said once)"), 1);
 }
 
 static void
@@ -165,7 +103,7 @@ a_start_that_fails_is_one_sentence_and_status_1(void **state)
 {
     (void)state;
     struct ending e = end_of(give_up);
-    assert_true(WIFEXITED(e.status) && WEXITSTATUS(e.status) == 1);
+    assert_exits(&e, 1);
     assert_string_equal(e.said, "ringcast: port 8000 is taken: choose another with worker.listen\n");
 }
 
@@ -199,9 +137,9 @@ memory_that_cannot_be_had_ends_the_process_in_words(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
         struct ending e = end_of(ways[i]);
-        assert_true(WIFEXITED(e.status) && WEXITSTATUS(e.status) == 1);
-        assert_says(&e, "ringcast: out of memory (");
-        assert_says(&e, "bytes wanted)");
+        assert_exits(&e, 1);
+        assert_said(&e, "ringcast: out of memory (");
+        assert_said(&e, "bytes wanted)");
     }
 }
 

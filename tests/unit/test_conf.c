@@ -19,10 +19,56 @@ assert_says(const struct conf_error *err, const char *a, const char *b, const ch
             fail_msg("\"%s\" is not in: %s", words[i], err->text);
 }
 
+/* Whether it went well; the first mistake, and as if there were no other. */
+static bool
+first_of(bool ok, const struct conf_errors *all, struct conf_error *err)
+{
+    assert_int_equal(ok, all->n == 0);
+    if (!ok)
+        *err = all->list[0];
+    return ok;
+}
+
 static bool
 load(struct conf *c, const char *text, struct conf_error *err)
 {
-    return load_text(c, view_str(text), "x.conf", err);
+    struct conf_errors all = {.n = 0};
+    return first_of(load_text(c, view_str(text), "x.conf", &all), &all, err);
+}
+
+static bool
+load_file(struct conf *c, const char *path, struct conf_error *err)
+{
+    struct conf_errors all = {.n = 0};
+    return first_of(conf_load_file(c, path, &all), &all, err);
+}
+
+static bool
+load_env(struct conf *c, char **env, struct conf_error *err)
+{
+    struct conf_errors all = {.n = 0};
+    return first_of(conf_load_env(c, env, &all), &all, err);
+}
+
+static bool
+check(struct conf *c, struct conf_error *err)
+{
+    struct conf_errors all = {.n = 0};
+    return first_of(conf_check(c, &all), &all, err);
+}
+
+static bool
+load_as_started(struct conf *c, struct conf_error *err)
+{
+    struct conf_errors all = {.n = 0};
+    return first_of(load_all(c, &all), &all, err);
+}
+
+static bool
+reload(struct conf *c, struct conf_error *err)
+{
+    struct conf_errors all = {.n = 0};
+    return first_of(conf_reload(c, &all), &all, err);
 }
 
 /* ---- the table ---- */
@@ -72,7 +118,7 @@ every_row_is_a_flag_a_variable_and_a_file_entry(void **state)
         for (const char *p = rows[i].name; *p != '\0'; p++)
             variable[n++] = (char)(*p == '.' ? '_' : toupper((unsigned char)*p));
         (void)snprintf(variable + n, sizeof variable - n, "=%s", rows[i].dflt);
-        assert_true(conf_load_env(&c, env, &err));
+        assert_true(load_env(&c, env, &err));
         assert_memory_equal(conf_place(&c, rows[i].name), variable, n);
         (void)snprintf(flag, sizeof flag, "--%s=%s", rows[i].name, rows[i].dflt);
         assert_true(set_flag(&c, flag, &err));
@@ -318,23 +364,67 @@ mistakes_in_a_file_name_its_line(void **state)
 }
 
 static void
+every_mistake_of_a_file_is_told(void **state)
+{
+    static const char *const want[] = {"x.conf:2", "x.conf:3", "x.conf:4", "x.conf:6", "x.conf:7", "x.conf:9"};
+    struct conf c;
+    struct conf_errors all = {.n = 0};
+    (void)state;
+    conf_defaults(&c);
+    assert_false(load_text(&c,
+        view_str("[worker]\n"
+                 "cuont = 3\n"
+                 "count = many\n"
+                 "no pair\n"
+                 "backlog = 7\n"
+                 "backlog = 8\n"
+                 "[log\n"
+                 "rings = 2\n"
+                 "port = 1\n"),
+        "x.conf", &all));
+    assert_int_equal(all.n, ARRAY_LEN(want));
+    for (size_t i = 0; i < ARRAY_LEN(want); i++)
+        assert_says(&all.list[i], want[i], NULL, NULL);
+    assert_int_equal(c.worker_backlog, 7); /* what is right is taken all the same */
+    assert_int_equal(c.worker_rings, 2);
+    conf_free(&c);
+}
+
+static void
+mistakes_are_told_up_to_a_bound_and_counted_above(void **state)
+{
+    char text[4096] = "";
+    struct conf c;
+    struct conf_errors all = {.n = 0};
+    (void)state;
+    conf_defaults(&c);
+    for (size_t n = 0; n < 200; n++)
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text), "x%zu = 1\n", n);
+    assert_false(load_text(&c, view_str(text), "x.conf", &all));
+    assert_int_equal(all.n, 200);
+    assert_says(&all.list[CONF_ERRORS_MAX - 1], "x.conf:20", "x19", NULL);
+    conf_free(&c);
+}
+
+static void
 lines_and_files_have_bounds(void **state)
 {
     struct conf c;
     struct conf_error err;
+    struct conf_errors all = {.n = 0};
     char text[400] = "[worker]\nlisten = ";
     (void)state;
     conf_defaults(&c);
     memset(text + strlen(text), 'a', 300);
     assert_false(load(&c, text, &err));
     assert_says(&err, "x.conf:2", "longer than", NULL);
-    assert_false(load_text(&c, view_of("[log]\n\0", 7), "x.conf", &err));
-    assert_says(&err, "x.conf", "zero bytes", NULL);
-    assert_false(conf_load_file(&c, "/nowhere/ringcast.conf", &err));
+    assert_false(load_text(&c, view_of("[log]\n\0", 7), "x.conf", &all));
+    assert_says(&all.list[0], "x.conf", "zero bytes", NULL);
+    assert_false(load_file(&c, "/nowhere/ringcast.conf", &err));
     assert_says(&err, "/nowhere/ringcast.conf", "No such file", NULL);
-    assert_false(conf_load_file(&c, "/", &err));
+    assert_false(load_file(&c, "/", &err));
     assert_says(&err, "/", "directory", NULL);
-    assert_false(conf_load_file(&c, "/dev/zero", &err));
+    assert_false(load_file(&c, "/dev/zero", &err));
     assert_says(&err, "/dev/zero", "larger than", NULL);
     assert_true(load(&c, "", &err));
     conf_free(&c);
@@ -355,14 +445,14 @@ unknown_variables_are_errors_and_those_of_others_are_not(void **state)
     struct conf_error err;
     (void)state;
     conf_defaults(&c);
-    assert_true(conf_load_env(&c, (char **)(uintptr_t)fine, &err));
+    assert_true(load_env(&c, (char **)(uintptr_t)fine, &err));
     assert_int_equal(c.worker_count, 5);
-    assert_false(conf_load_env(&c, (char **)(uintptr_t)unknown, &err));
+    assert_false(load_env(&c, (char **)(uintptr_t)unknown, &err));
     assert_says(&err, "RINGCAST_WORKER_CUONT", "RINGCAST_WORKER_COUNT", NULL);
-    assert_false(conf_load_env(&c, (char **)(uintptr_t)odd, &err));
-    assert_false(conf_load_env(&c, (char **)(uintptr_t)bad, &err));
+    assert_false(load_env(&c, (char **)(uintptr_t)odd, &err));
+    assert_false(load_env(&c, (char **)(uintptr_t)bad, &err));
     assert_says(&err, "worker.count", "RINGCAST_WORKER_COUNT", "lots");
-    assert_true(conf_load_env(&c, NULL, &err));
+    assert_true(load_env(&c, NULL, &err));
     conf_free(&c);
 }
 
@@ -389,7 +479,7 @@ every_row_of_a_namespace_is_a_flag_a_variable_and_a_file_entry(void **state)
         for (const char *p = r->name; *p != '\0'; p++)
             variable[n++] = (char)toupper((unsigned char)*p);
         (void)snprintf(variable + n, sizeof variable - n, "=%s", r->dflt);
-        assert_true(conf_load_env(&c, env, &err));
+        assert_true(load_env(&c, env, &err));
         assert_memory_equal(ns->places[i], variable, n);
         (void)snprintf(flag, sizeof flag, "--namespace.chat.%s=%s", r->name, r->dflt);
         assert_true(set_flag(&c, flag, &err));
@@ -429,14 +519,14 @@ the_longest_prefix_wins(void **state)
     (void)state;
     conf_defaults(&c);
     assert_true(load(&c, three_namespaces, &err));
-    assert_true(conf_check(&c, &err));
+    assert_true(check(&c, &err));
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         assert_string_equal(
             conf_namespace_of(c.namespaces, view_str(cases[i].channel))->name, cases[i].name);
     /* an empty prefix is for what no other one fits */
     assert_true(conf_set(&c, "namespace.rest.prefix", "", "here", &err));
     assert_true(conf_set(&c, "namespace.rest.slow", "conflate", "here", &err));
-    assert_true(conf_check(&c, &err));
+    assert_true(check(&c, &err));
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         assert_string_equal(conf_namespace_of(c.namespaces, view_str(cases[i].channel))->name,
             *cases[i].name == '\0' ? "rest" : cases[i].name);
@@ -460,7 +550,7 @@ a_namespace_has_its_own_values_and_the_defaults(void **state)
     assert_int_equal(vip->slow_keep, 65536);
     /* what counts as behind is never more than what may wait at all */
     assert_true(conf_set(&c, "out.queue_bytes", "8KiB", "here", &err));
-    assert_true(conf_check(&c, &err));
+    assert_true(check(&c, &err));
     assert_int_equal(chat->slow_after, 8192);
     conf_free(&c);
 }
@@ -505,9 +595,9 @@ mistakes_in_flags_and_variables_of_namespaces(void **state)
     struct conf_error err;
     (void)state;
     conf_defaults(&c);
-    assert_false(conf_load_env(&c, (char **)(uintptr_t)env, &err));
+    assert_false(load_env(&c, (char **)(uintptr_t)env, &err));
     assert_says(&err, "RINGCAST_NAMESPACE_CHAT_SLWO", "namespace.chat.slwo", "slow");
-    assert_false(conf_load_env(&c, (char **)(uintptr_t)nothing, &err));
+    assert_false(load_env(&c, (char **)(uintptr_t)nothing, &err));
     assert_says(&err, "RINGCAST_NAMESPACE_CHAT", "not a setting", NULL);
     assert_false(set_flag(&c, "--namespace.chat.slwo=close", &err));
     assert_says(&err, "flag --namespace.chat.slwo", "slow", NULL);
@@ -527,12 +617,12 @@ namespaces_have_prefixes_that_differ(void **state)
     (void)state;
     conf_defaults(&c);
     assert_true(conf_set(&c, "namespace.chat.slow", "conflate", "there", &err));
-    assert_false(conf_check(&c, &err));
+    assert_false(check(&c, &err));
     assert_says(&err, "namespace.chat", "no prefix", NULL);
     assert_true(conf_set(&c, "namespace.chat.prefix", "c:", "there", &err));
-    assert_true(conf_check(&c, &err));
+    assert_true(check(&c, &err));
     assert_true(conf_set(&c, "namespace.other.prefix", "c:", "elsewhere", &err));
-    assert_false(conf_check(&c, &err));
+    assert_false(check(&c, &err));
     assert_says(&err, "namespace.other.prefix (elsewhere)", "namespace.chat.prefix (there)", "same");
     conf_free(&c);
 }
@@ -550,7 +640,7 @@ the_number_of_namespaces_is_bounded(void **state)
         (void)snprintf(value, sizeof value, "%u:", i);
         assert_true(conf_set(&c, name, value, "here", &err));
     }
-    assert_true(conf_check(&c, &err));
+    assert_true(check(&c, &err));
     assert_string_equal(conf_namespace_of(c.namespaces, VIEW("63:x"))->name, "n63");
     assert_false(conf_set(&c, "namespace.more.prefix", "more", "here", &err));
     assert_says(&err, "namespace.more.prefix", "here", "64");
@@ -570,7 +660,7 @@ check_with(const struct setting *s, size_t n, struct conf *c, struct conf_error 
     conf_defaults(c);
     for (size_t i = 0; i < n; i++)
         assert_true(conf_set(c, s[i].name, s[i].value, "there", err));
-    return conf_check(c, err);
+    return check(c, err);
 }
 
 static void
@@ -586,7 +676,9 @@ rules_between_settings(void **state)
         {{{"sc.unserved", "loud"}}, "sc.unserved", "silent or error"},
         {{{"run.dir", "here"}}, "run.dir", "begins with /"},
         {{{"worker.cpus", "0,one"}}, "worker.cpus", "\"one\""},
-        {{{"broker.cpus", "1024"}}, "broker.cpus", "1023"},
+        {{{"broker.cpus", "1023"}}, "broker.cpus", "does not have"},
+        {{{"worker.cpus", "0,99999"}}, "worker.cpus", "\"99999\""},
+        {{{"worker.listen", "unix:relative"}}, "worker.listen", "does not begin with /"},
         {{{"worker.listen", "tcp://:1,tcp://:1"}}, "worker.listen", "twice"},
         {{{"worker.listen", "8000"}}, "worker.listen", "tcp://host:port"},
         {{{"sc.path", "socketcluster"}}, "sc.path", "begins with /"},
@@ -656,12 +748,12 @@ reload_changes_what_may_change_and_nothing_on_errors(void **state)
     (void)close(fd);
     start.file = path;
     write_file(path, "[sc]\nping_interval = 1s\n[worker]\ncount = 2\n");
-    assert_true(load_all(&c, &err));
+    assert_true(load_as_started(&c, &err));
     const char *unserved = c.sc_unserved;
     write_file(path,
         "[sc]\nping_interval = 2s\nunserved = error\n[worker]\ncount = 3\n[log]\nlevel = warn\n"
         "[http]\nplayground = on\n");
-    assert_true(conf_reload(&c, &err));
+    assert_true(reload(&c, &err));
     assert_int_equal(c.sc_ping_interval, 2000);
     assert_int_equal(c.worker_count, 2);
     assert_int_equal(c.log_level, LOG_L_WARN);
@@ -669,7 +761,7 @@ reload_changes_what_may_change_and_nothing_on_errors(void **state)
     assert_string_equal(c.sc_unserved, "error");
     assert_string_equal(unserved, "silent"); /* whoever reads the old text may go on */
     write_file(path, "[sc]\nping_interval = 3s\npong = 1\n");
-    assert_false(conf_reload(&c, &err));
+    assert_false(reload(&c, &err));
     assert_says(&err, path, "sc.pong", NULL);
     assert_int_equal(c.sc_ping_interval, 2000);
     start.file = NULL;
@@ -689,12 +781,12 @@ reload_brings_and_takes_namespaces(void **state)
     (void)close(fd);
     start.file = path;
     write_file(path, three_namespaces);
-    assert_true(load_all(&c, &err));
+    assert_true(load_as_started(&c, &err));
     const struct conf_namespaces *before = conf_namespaces_now(&c);
-    assert_true(conf_reload(&c, &err));
+    assert_true(reload(&c, &err));
     assert_ptr_equal(conf_namespaces_now(&c), before); /* nothing changed */
     write_file(path, "[namespace news]\nprefix = n:\n[namespace chat]\nslow = close\nprefix = c\n");
-    assert_true(conf_reload(&c, &err));
+    assert_true(reload(&c, &err));
     const struct conf_namespaces *after = conf_namespaces_now(&c);
     assert_ptr_not_equal(after, before);
     assert_int_equal(after->n, 3);
@@ -704,7 +796,7 @@ reload_brings_and_takes_namespaces(void **state)
     assert_string_equal(conf_namespace_of(before, VIEW("chat:vip:1"))->name, "vip");
     assert_int_equal(before->v[1].slow, SLOW_CONFLATE);
     write_file(path, "[namespace news]\nslow = close\n");
-    assert_false(conf_reload(&c, &err));
+    assert_false(reload(&c, &err));
     assert_says(&err, "namespace.news", "prefix", NULL);
     assert_ptr_equal(conf_namespaces_now(&c), after);
     start.file = NULL;
@@ -726,6 +818,8 @@ main(void)
         cmocka_unit_test(unknown_names_get_the_nearest_known_one),
         cmocka_unit_test(a_file_as_people_write_it),
         cmocka_unit_test(mistakes_in_a_file_name_its_line),
+        cmocka_unit_test(every_mistake_of_a_file_is_told),
+        cmocka_unit_test(mistakes_are_told_up_to_a_bound_and_counted_above),
         cmocka_unit_test(lines_and_files_have_bounds),
         cmocka_unit_test(unknown_variables_are_errors_and_those_of_others_are_not),
         cmocka_unit_test(every_row_of_a_namespace_is_a_flag_a_variable_and_a_file_entry),
