@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/addr.h"
 #include "common/bug.h"
 #include "common/view.h"
 
@@ -926,6 +927,24 @@ check_cpus(
     return true;
 }
 
+/* Whom to believe about addresses, and which field of theirs. */
+static bool
+check_proxies(const struct conf *c, struct conf_error *err)
+{
+    struct addr_nets nets = {0};
+    for (uint32_t i = 0; i < c->http_trusted_proxies.n; i++)
+        if (!addr_nets_add(&nets, view_str(c->http_trusted_proxies.v[i])))
+            return conf_fail(err,
+                "http.trusted_proxies has the entry %s (%s): write addresses or networks such as 10.0.0.0/8 or "
+                "fd00::/8 (no bits behind the prefix), or unix",
+                quote(c->http_trusted_proxies.v[i]).s, conf_place(c, "http.trusted_proxies"));
+    if (strcmp(c->http_client_field, "x-forwarded-for") != 0 && strcmp(c->http_client_field, "forwarded") != 0 &&
+        strcmp(c->http_client_field, "none") != 0)
+        return conf_fail(err, "http.client_field is %s (%s): write x-forwarded-for, forwarded or none",
+            quote(c->http_client_field).s, conf_place(c, "http.client_field"));
+    return true;
+}
+
 static bool
 check_listeners(const struct conf *c, struct conf_error *err)
 {
@@ -936,6 +955,10 @@ check_listeners(const struct conf *c, struct conf_error *err)
         if (!conf_parse_listen(l->v[i], &a, &why))
             return conf_fail(
                 err, "worker.listen (%s): %.800s", conf_place(c, "worker.listen"), why.text);
+        if (a.proxy && c->http_trusted_proxies.n == 0)
+            return conf_fail(err,
+                "worker.listen (%s) has %s, and http.trusted_proxies is empty, so nobody could connect: name "
+                "the balancers there", conf_place(c, "worker.listen"), quote(l->v[i]).s);
         bool free_port = !a.is_unix && strcmp(a.port, "0") == 0;
         for (uint32_t k = 0; k < i && !free_port; k++)
             if (strcmp(l->v[i], l->v[k]) == 0)
@@ -1126,6 +1149,7 @@ conf_check(struct conf *c, struct conf_errors *all)
     (void)is_well(all, check_pow2(c, "lane.bytes", c->lane_bytes, next_error(all)));
     (void)is_well(all, check_cpus(c, "worker.cpus", &c->worker_cpus, next_error(all)));
     (void)is_well(all, check_cpus(c, "broker.cpus", &c->broker_cpus, next_error(all)));
+    (void)is_well(all, check_proxies(c, next_error(all)));
     (void)is_well(all, check_listeners(c, next_error(all)));
     (void)is_well(all, check_paths(c, next_error(all)));
     (void)is_well(all, check_namespaces(c, next_error(all)));
@@ -1178,10 +1202,28 @@ parse_tcp(const char *text, struct conf_listen *out, struct conf_error *err)
     return true;
 }
 
-bool
-conf_parse_listen(const char *text, struct conf_listen *out, struct conf_error *err)
+/* Takes the option off the end of an address. */
+static bool
+parse_option(char *text, struct conf_listen *out, struct conf_error *err)
 {
+    char *mark = strchr(text, '?');
+    if (mark == NULL)
+        return true;
+    out->proxy = strcmp(mark, "?proxy=on") == 0;
+    if (!out->proxy && strcmp(mark, "?proxy=off") != 0)
+        return conf_fail(err, "%s has the option %s: write ?proxy=on or nothing", quote(text).s, quote(mark).s);
+    *mark = '\0';
+    return true;
+}
+
+bool
+conf_parse_listen(const char *whole, struct conf_listen *out, struct conf_error *err)
+{
+    char text[VALUE_MAX_BYTES + 1];
     memset(out, 0, sizeof *out);
+    (void)snprintf(text, sizeof text, "%s", whole);
+    if (!parse_option(text, out, err))
+        return false;
     if (strncmp(text, "tcp://", 6) == 0)
         return parse_tcp(text, out, err);
     if (strncmp(text, "unix:", 5) == 0)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "worker/client.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
 #include "worker/sess.h"
@@ -324,16 +325,24 @@ recv_data(struct worker *w, struct conn *c, struct ring_done d)
     if (c->state > CONN_OPEN)
         return;
     uint8_t *p = ring_buf_at(&w->bufs, d.flags);
+    size_t n = (size_t)d.res;
+    if (c->state == CONN_PROXY) {
+        size_t used = client_input(w, c, view_of(p, n));
+        p += used;
+        n -= used;
+        if (n == 0 || c->state != CONN_HTTP)
+            return;
+    }
     if (is_held_up(c)) {
         struct conn_in *in = conn_in(w, c);
-        if (in != NULL && !conn_keep(w, &in->held, p, (size_t)d.res))
+        if (in != NULL && !conn_keep(w, &in->held, p, n))
             conn_abort(w, c, false);
         else if (in != NULL && in->held.n - in->held_at > HELD_MAX)
             recv_cancel(w, c);
         return;
     }
     struct conn_in *before = c->in;
-    conn_input(w, c, p, (size_t)d.res);
+    conn_input(w, c, p, n);
     if (c->state <= CONN_OPEN && (c->in != before || (c->in != NULL && c->in->began == w->tick)))
         conn_arm_timer(w, c);
 }
@@ -492,9 +501,11 @@ conn_note(struct worker *w, struct conn *c, enum close_reason reason)
         GAUGE(w, connections_open, w->metrics[RM_connections_open] - 1);
     bool usual = reason == CLOSE_PEER_CLOSED || reason == CLOSE_PEER_GONE || reason == CLOSE_HTTP_ANSWERED ||
         reason == CLOSE_HTTP_REFUSED || reason == CLOSE_DRAIN;
+    char client[ADDR_TEXT];
     if (!usual || log_level_now >= LOG_L_DEBUG)
-        log_line(usual ? LOG_L_DEBUG : LOG_L_INFO, close_str(reason), "conn=%u state=%s code=%u queued=%u subscriptions=%u why=\"%s\"",
-            conn_slot(w, c), state_names[c->state], close_code(reason), outq_bytes(c), c->sub_count,
+        log_line(usual ? LOG_L_DEBUG : LOG_L_INFO, close_str(reason),
+            "conn=%u client=%s state=%s code=%u queued=%u subscriptions=%u why=\"%s\"", conn_slot(w, c),
+            addr_text(&c->client, client), state_names[c->state], close_code(reason), outq_bytes(c), c->sub_count,
             close_sentence(reason));
 }
 
@@ -682,6 +693,7 @@ void
 conn_on_timer(struct worker *w, struct conn *c)
 {
     switch ((enum conn_state)c->state) {
+    case CONN_PROXY: conn_close(w, c, CLOSE_PROXY); return;
     case CONN_HTTP: http_too_late(w, c); return;
     case CONN_OPEN:
         open_timer(w, c);
@@ -696,10 +708,33 @@ conn_on_timer(struct worker *w, struct conn *c)
 
 /* -- the beginning -- */
 
+static void
+count_refused(struct worker *w, enum close_reason reason)
+{
+    COUNT(w, refused_connections_total);
+    metric_add(w->metrics, RM_CLOSE_BASE + reason, 1);
+}
+
+/* Before anything of ours is spent on it. */
+static bool
+is_refused(struct worker *w, const struct listener *l, int fd, const struct addr *peer)
+{
+    char text[ADDR_TEXT];
+    if (!l->proxy || addr_nets_have(&w->trusted, peer))
+        return false;
+    close(fd);
+    count_refused(w, CLOSE_PROXY);
+    log_info(close_str(CLOSE_PROXY), "client=%s why=\"%s\"", addr_text(peer, text), close_sentence(CLOSE_PROXY));
+    return true;
+}
+
 void
-conn_new(struct worker *w, int fd)
+conn_new(struct worker *w, const struct listener *l, int fd)
 {
     COUNT(w, accepted_total);
+    struct addr peer = client_peer(fd);
+    if (is_refused(w, l, fd, &peer))
+        return;
     if (w->metrics[RM_connections_unshaken] >= w->unshaken_max && w->unshaken.first != POOL_NONE) {
         struct conn *oldest = conn_at(w, w->unshaken.first);
         conn_note(w, oldest, CLOSE_UNSHAKEN);
@@ -712,13 +747,14 @@ conn_new(struct worker *w, int fd)
         (void)!send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
         shutdown(fd, SHUT_WR);
         close(fd);
-        COUNT(w, refused_connections_total);
-        metric_add(w->metrics, RM_CLOSE_BASE + CLOSE_CONN_LIMIT, 1);
+        count_refused(w, CLOSE_CONN_LIMIT);
         log_info("conn-limit", "connections=%u limit=conn.max why=\"%s\"", w->conns.live,
             close_sentence(CLOSE_CONN_LIMIT));
         return;
     }
     c->fd = fd;
+    c->client = peer;
+    c->state = l->proxy ? CONN_PROXY : CONN_HTTP;
     c->heard_at = w->tick;
     c->deadline = w->tick + wheel_ticks(w->conf->http_header_timeout);
     c->sess = S_OPENING;

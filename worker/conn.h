@@ -12,6 +12,7 @@
 
 /* State, and what is legal next. conn_to() is the only door. */
 #define CONN_STATES(X)                                                                             \
+    X(PROXY, "waiting for the PROXY header of a balancer")                                         \
     X(HTTP, "reading a request head")                                                              \
     X(OPEN, "speaking WebSocket")                                                                  \
     X(CLOSING, "our Close frame or last answer is on its way out")                                 \
@@ -107,6 +108,7 @@ struct conn {
     uint32_t invalid_at;
     uint8_t dstate[4];      /* the dialect's own */
     uint8_t id[15];         /* session id, before base64 */
+    struct addr client;     /* who it is: the other end of TCP, or whom a trusted proxy names */
     /* Subscriptions */
     uint32_t sub_count;
     union {
@@ -122,7 +124,7 @@ _Static_assert(sizeof(struct conn) <= 256, "an idle connection is four cache lin
 
 /* conn.c: life */
 void conn_to(struct conn *c, enum conn_state to);
-void conn_new(struct worker *w, int fd);
+void conn_new(struct worker *w, const struct listener *l, int fd);
 void conn_on_recv(struct worker *w, struct conn *c, struct ring_done d);
 void conn_on_send(struct worker *w, struct conn *c, struct ring_done d);
 void conn_on_pollout(struct worker *w, struct conn *c, struct ring_done d);

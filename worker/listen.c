@@ -62,7 +62,7 @@ listen_on_accept(struct worker *w, struct listener *l, struct ring_done d)
         if (w->stopping)
             close(d.res);
         else
-            conn_new(w, d.res);
+            conn_new(w, l, d.res);
     }
     if (w->stopping && !l->armed && l->fd >= 0) {
         close(l->fd); /* who else holds it goes on taking connections; otherwise they are refused now */

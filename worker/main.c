@@ -47,10 +47,20 @@ ring_main(void *arg)
     return NULL;
 }
 
+/* What stands behind the ring in a descriptor's name: "ring0+proxy". */
+static uint8_t
+how_of(const char *name)
+{
+    size_t n = strcspn(name, ":");
+    const char *mark = memchr(name, '+', n);
+    return mark != NULL && strncmp(mark, "+proxy", 6) == 0 ? LISTEN_PROXY : 0;
+}
+
 /* Descriptors handed over in systemd's way (sd_listen_fds(3)): from 3 on, LISTEN_FDNAMES says "ringN"
- * for the ring each belongs to. Other names go to ring 0, 1, ... in turn. */
+ * for the ring each belongs to, and "ringN+proxy" if connections begin with a PROXY header. Other names
+ * go to ring 0, 1, ... in turn. */
 static unsigned
-inherited(int *fds, unsigned *ring_of, unsigned rings)
+inherited(int *fds, unsigned *ring_of, uint8_t *how, unsigned rings)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES");
     if (pid == NULL || count == NULL || strtol(pid, NULL, 10) != getpid())
@@ -63,10 +73,27 @@ inherited(int *fds, unsigned *ring_of, unsigned rings)
         if (names != NULL && strncmp(names, "ring", 4) == 0)
             ring = (unsigned)strtoul(names + 4, NULL, 10) % rings;
         ring_of[i] = ring;
+        how[i] = names != NULL ? how_of(names) : 0;
         names = names != NULL ? strchr(names, ':') : NULL;
         names = names != NULL ? names + 1 : NULL;
     }
     return n;
+}
+
+/* Those that worker.listen names, when nobody handed any over. */
+static unsigned
+opened(const struct conf *conf, int *fds, unsigned *ring_of, uint8_t *how, unsigned rings)
+{
+    struct conf_error err;
+    struct conf_listen a;
+    unsigned each = 0;
+    if (!listen_open(conf, rings, fds, &each, &err))
+        die("%s", err.text);
+    for (unsigned i = 0; i < each * rings; i++) {
+        ring_of[i] = i / each;
+        how[i] = conf_parse_listen(conf->worker_listen.v[i % each], &a, &err) && a.proxy ? LISTEN_PROXY : 0;
+    }
+    return each * rings;
 }
 
 static void
@@ -74,25 +101,23 @@ setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threa
 {
     static int fds[RINGS_MAX * LISTENERS_MAX], per_ring[RINGS_MAX][LISTENERS_MAX];
     static unsigned ring_of[RINGS_MAX * LISTENERS_MAX];
-    struct conf_error err;
-    unsigned count[RINGS_MAX] = {0}, n = inherited(fds, ring_of, rings);
-    if (n == 0) {
-        unsigned each = 0;
-        if (!listen_open(conf, rings, fds, &each, &err))
-            die("%s", err.text);
-        for (unsigned i = 0; i < each * rings; i++)
-            ring_of[i] = i / each;
-        n = each * rings;
-    }
+    static uint8_t how[RINGS_MAX * LISTENERS_MAX], how_per_ring[RINGS_MAX][LISTENERS_MAX];
+    unsigned count[RINGS_MAX] = {0}, n = inherited(fds, ring_of, how, rings);
+    if (n == 0)
+        n = opened(conf, fds, ring_of, how, rings);
     for (unsigned i = 0; i < n; i++)
-        if (count[ring_of[i]] < LISTENERS_MAX)
-            per_ring[ring_of[i]][count[ring_of[i]]++] = fds[i];
+        if (count[ring_of[i]] < LISTENERS_MAX) {
+            unsigned at = count[ring_of[i]]++;
+            per_ring[ring_of[i]][at] = fds[i];
+            how_per_ring[ring_of[i]][at] = how[i];
+        }
     for (unsigned r = 0; r < rings; r++) {
         threads[r].setup = (struct worker_setup){
             .conf = conf,
             .worker_idx = worker_idx,
             .ring_idx = r,
             .listen_fds = per_ring[r],
+            .listen_how = how_per_ring[r],
             .listen_count = count[r],
             .conn_max = (uint32_t)MAX(conf->conn_max / rings, (uint64_t)1),
             .wake_fd = eventfd(0, EFD_CLOEXEC),

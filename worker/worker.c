@@ -8,6 +8,7 @@
 #include "common/bug.h"
 #include "common/start.h"
 #include "proto/crypt.h"
+#include "worker/client.h"
 #include "worker/conn.h"
 #include "worker/fan.h"
 #include "worker/listen.h"
@@ -364,7 +365,8 @@ setup_limits(struct worker *w, const struct worker_setup *s)
     w->stop = s->stop;
     w->listener_count = s->listen_count;
     for (unsigned i = 0; i < s->listen_count; i++)
-        w->listeners[i].fd = s->listen_fds[i];
+        w->listeners[i] = (struct listener){.fd = s->listen_fds[i], .proxy = s->listen_how != NULL && s->listen_how[i] & LISTEN_PROXY};
+    client_setup(w);
     w->unshaken = (struct slot_queue){POOL_NONE, POOL_NONE};
     w->random_at = sizeof w->random;
     w->scratch = buf_make(UINT32_MAX);

@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "common/addr.h"
 #include "common/conf.h"
 #include "common/metric.h"
 #include "common/mono.h"
@@ -25,10 +26,14 @@ enum worker_op {
 
 #define LISTENERS_MAX 16
 
+enum listen_how {
+    LISTEN_PROXY = 1,
+};
+
 struct listener {
     int fd;
     bool armed;
-    bool is_unix;
+    bool proxy;        /* its connections begin with a PROXY header */
     uint32_t retry_at; /* tick at which accepting is tried again; 0: not paused */
 };
 
@@ -84,6 +89,7 @@ struct worker {
     uint64_t input_bytes;          /* unfinished input, all connections */
     uint64_t buffers_max;          /* mem.buffers, this ring's share */
     struct dialect_limits limits;
+    struct addr_nets trusted;      /* http.trusted_proxies */
     struct decoding decoding;      /* scratch of the message at hand */
     struct buf scratch;
     uint32_t next_id;
@@ -104,6 +110,7 @@ struct worker_setup {
     const struct conf *conf;
     unsigned worker_idx, ring_idx;
     const int *listen_fds;
+    const uint8_t *listen_how;     /* enum listen_how bits of each; NULL: none */
     unsigned listen_count;
     uint32_t conn_max;             /* of this ring */
     int wake_fd;                   /* eventfd, written when *stop changed */

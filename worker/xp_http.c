@@ -2,6 +2,7 @@
  * the end of TCP. */
 #include "common/bug.h"
 #include "proto/http.h"
+#include "worker/client.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
 #include "worker/playground.h"
@@ -123,6 +124,7 @@ static void
 on_request(struct worker *w, struct conn *c)
 {
     COUNT(w, http_requests_total);
+    client_of_request(w, c, &request);
     uint8_t dialect = dialect_for(w->conf, request.path);
     if (dialect != 0)
         upgrade(w, c, dialect);

@@ -134,10 +134,13 @@ resolve(struct binds *b, const struct conf *c, struct conf_error *err)
         struct conf_listen l;
         if (!conf_parse_listen(c->worker_listen.v[i], &l, err))
             return false;
+        unsigned from = b->count;
         if (l.is_unix)
             add_unix(b, i, &l);
         else if (!add_tcp(b, i, &l, c, err))
             return false;
+        for (unsigned k = from; k < b->count; k++)
+            b->v[k].proxy = l.proxy;
     }
     if (b->count <= PLACES_MAX)
         return true;

@@ -13,6 +13,7 @@ struct bind_place {
     struct sockaddr_storage addr;
     socklen_t addr_len;
     bool any_host;  /* worker.listen named no host */
+    bool proxy;     /* its connections begin with a PROXY header */
     unsigned entry; /* which of worker.listen it comes from */
     int *fds;       /* one per ring of all workers; UNIX: only the first */
     char text[160]; /* as printed, with the port the kernel chose */

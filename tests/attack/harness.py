@@ -218,8 +218,9 @@ class Context:
     def __init__(self, server, limit):
         self.server, self.limit, self.peers = server, limit, []
 
-    async def tcp(self, rcvbuf=None, path=None, cls=Sock):
-        p = await cls.connect(self.server, self.limit, rcvbuf=rcvbuf)
+    async def tcp(self, rcvbuf=None, path=None, cls=Sock, source=None):
+        """source: the address it comes from; all of 127/8 is this machine's."""
+        p = await cls.connect(self.server, self.limit, rcvbuf=rcvbuf, source=source)
         if path:
             p.path = path
         self.peers.append(p)

@@ -129,12 +129,14 @@ class Peer:
         self.writer = asyncio.create_task(self._write())
 
     @classmethod
-    async def connect(cls, target, limit, rcvbuf=None):
+    async def connect(cls, target, limit, rcvbuf=None, source=None):
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        if source:
+            sock.bind((source, 0))
         try:
             await asyncio.get_running_loop().sock_connect(sock, (target.host, target.port))
         except BaseException:

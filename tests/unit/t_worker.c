@@ -469,7 +469,7 @@ client_of(int fd, int worker_fd)
     assert_true(clients_n < CLIENTS_MAX);
     struct t_client *c = &clients[clients_n++];
     *c = (struct t_client){.fd = fd, .slot = POOL_NONE, .in = buf_make(UINT32_MAX)};
-    conn_new(t.w, worker_fd);
+    conn_new(t.w, &t.w->listeners[0], worker_fd);
     uint32_t slot = t.w->unshaken.last; /* where who came last stands, unless it was refused */
     if (slot != POOL_NONE && conn_at(t.w, slot)->fd == worker_fd) {
         c->slot = slot;
