@@ -51,6 +51,12 @@ put_head(uint8_t *to, size_t n, uint8_t masked)
     return 4;
 }
 
+static uint32_t
+head_bytes(size_t n)
+{
+    return n < 126 ? 2 : 4;
+}
+
 uint32_t
 frame_text(uint8_t *to, const char *text, size_t n)
 {
@@ -62,41 +68,105 @@ frame_text(uint8_t *to, const char *text, size_t n)
     return at + (uint32_t)n;
 }
 
-/* The packet as text, with a payload of filler; *stamp is where the payload begins. */
-static char *
-packet_text(const char *channel, uint32_t payload, size_t *n, size_t *stamp)
+uint32_t
+frame_packed(uint8_t *to, const uint8_t *packed, size_t n)
 {
-    char *text = xmalloc(strlen(channel) + payload + 128);
-    int head = snprintf(text, strlen(channel) + 128,
-        "{\"event\":\"#publish\",\"data\":{\"channel\":\"%s\",\"data\":\"", channel);
-    *stamp = (size_t)head;
-    for (uint32_t i = 0; i < payload; i++)
-        text[*stamp + i] = (char)('a' + i % 26);
-    text[*stamp + 16] = '-';
-    text[*stamp + 33] = '-';
-    memcpy(text + *stamp + payload, "\"}}", 3);
-    *n = *stamp + payload + 3;
+    uint32_t total = frame_text(to, (const char *)packed, n);
+    to[0] |= FRAME_PACKED;
+    return total;
+}
+
+/* --- payloads ------------------------------------------------------------------------------ */
+
+static void
+fill_text(char *p, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        p[i] = (char)('a' + i % 26);
+    p[16] = '-';
+    p[33] = '-';
+}
+
+/* Numbers that look like data and are the same in each run. */
+static uint32_t
+next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static int
+put_row(char *to, size_t cap, uint32_t *state)
+{
+    static const char *const names[] = {"kestrel", "bittern", "avocet", "dunlin", "whimbrel", "godwit",
+        "plover", "turnstone"};
+    static const char *const cents[] = {"25", "5", "75", "05"};
+    uint32_t a = next_random(state), b = next_random(state), c = next_random(state);
+    return snprintf(to, cap, ",{\"id\":%u,\"name\":\"%s-%u\",\"price\":%u.%s,\"up\":%s}", a % 100000u,
+        names[b % ARRAY_LEN(names)], b / 64 % 1000u, c % 1000u, cents[c / 1024 % ARRAY_LEN(cents)],
+        c & 64 ? "true" : "false");
+}
+
+/* {"seq":"16 digits","due":"16 digits","rows":[0,{...},...],"pad":"..."} of exactly n characters. */
+static void
+fill_json(char *p, uint32_t n)
+{
+    static const char head[] = "{\"seq\":\"0000000000000000\",\"due\":\"0000000000000000\",\"rows\":[0";
+    static const char tail[] = "],\"pad\":\"", end[] = "\"}";
+    uint32_t at = sizeof head - 1, behind = sizeof tail + sizeof end - 2, random = 1;
+    char row[96];
+    memcpy(p, head, at);
+    for (int len; (len = put_row(row, sizeof row, &random)) > 0 && at + (uint32_t)len + behind <= n;) {
+        memcpy(p + at, row, (size_t)len);
+        at += (uint32_t)len;
+    }
+    memcpy(p + at, tail, sizeof tail - 1);
+    at += sizeof tail - 1;
+    while (at < n - (sizeof end - 1))
+        p[at++] = (char)('a' + next_random(&random) % 26);
+    memcpy(p + at, end, sizeof end - 1);
+}
+
+/* The packet as text; sets text_n, seq_at and time_at. */
+static char *
+packet_text(struct frame_pair *f, const char *channel, enum frame_kind kind, uint32_t payload)
+{
+    size_t cap = strlen(channel) + payload + 128;
+    char *text = xmalloc(cap);
+    int head = snprintf(text, cap, "{\"event\":\"#publish\",\"data\":{\"channel\":\"%s\",\"data\":%s", channel,
+        kind == FRAME_TEXT ? "\"" : "");
+    uint32_t at = (uint32_t)head;
+    if (kind == FRAME_TEXT) {
+        fill_text(text + at, payload);
+        f->seq_at = at;
+        f->time_at = at + 17;
+        text[at + payload] = '"';
+    } else {
+        fill_json(text + at, payload);
+        f->seq_at = at + 8;
+        f->time_at = at + 33;
+    }
+    at += payload + (kind == FRAME_TEXT ? 1 : 0);
+    memcpy(text + at, "}}", 2);
+    f->text_n = at + 2;
     return text;
 }
 
 void
-frame_pair_make(struct frame_pair *f, const char *channel, uint32_t payload, bool raw)
+frame_pair_make(struct frame_pair *f, const char *channel, enum frame_kind kind, uint32_t payload, bool raw)
 {
-    size_t n, stamp;
-    char *text = packet_text(channel, payload, &n, &stamp);
+    char *text = packet_text(f, channel, kind, payload);
+    size_t n = f->text_n;
     f->in = xmalloc(n + 4);
     uint32_t head = put_head(f->in, n, 0);
     memcpy(f->in + head, text, n);
     f->in_n = head + (uint32_t)n;
-    f->in_stamp = head + (uint32_t)stamp;
     f->out = xmalloc(n + 14);
     if (raw) {
         memcpy(f->out, f->in, f->in_n);
         f->out_n = f->in_n;
-        f->out_stamp = f->in_stamp;
     } else {
         f->out_n = frame_text(f->out, text, n);
-        f->out_stamp = f->out_n - (uint32_t)(n - stamp);
     }
     free(text);
 }
@@ -110,33 +180,39 @@ frame_pair_free(struct frame_pair *f)
 }
 
 void
+frame_stamp(const struct frame_pair *f, uint8_t *to, uint64_t seq, uint64_t ns)
+{
+    memcpy(to, f->in + head_bytes(f->text_n), f->text_n);
+    frame_hex(to + f->seq_at, seq);
+    frame_hex(to + f->time_at, ns);
+}
+
+void
 frame_publish(const struct frame_pair *f, uint8_t *to, uint64_t seq, uint64_t ns)
 {
+    bool masked = f->out[1] & 0x80;
+    uint8_t *text = to + head_bytes(f->text_n) + (masked ? 4 : 0);
     memcpy(to, f->out, f->out_n);
-    uint8_t *p = to + f->out_stamp;
-    frame_hex(p + FRAME_SEQ_AT, seq);
-    frame_hex(p + FRAME_TIME_AT, ns);
-    if (!(f->out[1] & 0x80))
-        return;
-    /* Masking starts with the payload of the frame, which ends where the frame ends. */
-    uint32_t head = f->out[1] == (0x80 | 126) ? 8 : 6;
-    uint32_t phase = f->out_stamp - head;
-    for (uint32_t i = 0; i < 16; i++) {
-        p[FRAME_SEQ_AT + i] ^= mask_key[(phase + FRAME_SEQ_AT + i) & 3];
-        p[FRAME_TIME_AT + i] ^= mask_key[(phase + FRAME_TIME_AT + i) & 3];
+    frame_hex(text + f->seq_at, seq);
+    frame_hex(text + f->time_at, ns);
+    for (uint32_t i = 0; masked && i < 16; i++) {
+        text[f->seq_at + i] ^= mask_key[(f->seq_at + i) & 3];
+        text[f->time_at + i] ^= mask_key[(f->time_at + i) & 3];
     }
 }
 
 bool
-frame_is_delivery(const struct frame_pair *f, const uint8_t *p, uint64_t *seq, uint64_t *ns)
+frame_is_delivery(const struct frame_pair *f, const uint8_t *text, size_t n, uint64_t *seq, uint64_t *ns)
 {
-    uint32_t tail = f->in_stamp + 33;
-    if (memcmp(p, f->in, f->in_stamp) != 0 || p[f->in_stamp + 16] != '-')
+    if (f->in == NULL || n != f->text_n)
         return false;
-    if (memcmp(p + tail, f->in + tail, f->in_n - tail) != 0)
+    const uint8_t *want = f->in + head_bytes(n);
+    uint32_t mid = f->seq_at + 16, tail = f->time_at + 16;
+    if (memcmp(text, want, f->seq_at) != 0 || memcmp(text + mid, want + mid, f->time_at - mid) != 0 ||
+        memcmp(text + tail, want + tail, n - tail) != 0)
         return false;
-    *seq = frame_unhex(p + f->in_stamp + FRAME_SEQ_AT);
-    *ns = frame_unhex(p + f->in_stamp + FRAME_TIME_AT);
+    *seq = frame_unhex(text + f->seq_at);
+    *ns = frame_unhex(text + f->time_at);
     return true;
 }
 
@@ -147,7 +223,7 @@ frame_head(const uint8_t *p, size_t n, uint64_t *payload, uint8_t *opcode)
         return 0;
     if (p[1] & 0x80)
         return -1;
-    *opcode = p[0] & 15;
+    *opcode = p[0] & (15 | FRAME_PACKED);
     *payload = p[1];
     if (p[1] < 126)
         return 2;

@@ -16,6 +16,8 @@
 #define BUF_GROUP 1
 #define PART_MAX (128 * 1024) /* longest frame or response head that is put together */
 #define TX_MAX (64u << 20)
+#define CLEAR_BYTES (64 * 1024) /* decrypted at a time; a record has 16 KiB at most */
+#define SLOW_RCVBUF 4096
 
 enum op { OP_CONNECT = 1, OP_RECV, OP_SEND, OP_CANCEL };
 
@@ -23,10 +25,12 @@ enum op { OP_CONNECT = 1, OP_RECV, OP_SEND, OP_CANCEL };
 #define WS_KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define WS_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
+#define GEN_MASK 0xffffffu
+
 static uint64_t
-tag_of(enum op op, uint32_t conn)
+tag_of(const struct load *l, enum op op, const struct load_conn *c)
 {
-    return (uint64_t)op << 56 | conn;
+    return (uint64_t)op << 56 | (uint64_t)(c->gen & GEN_MASK) << 32 | (uint32_t)(c - l->conns);
 }
 
 static struct io_uring_sqe *
@@ -70,6 +74,8 @@ init_buffers(struct load *l)
         give_buffer(l, (uint16_t)i);
 }
 
+static void init_tls(struct load *l);
+
 void
 load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uint32_t groups)
 {
@@ -88,6 +94,10 @@ load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uint32_t
     l->groups = xcalloc(groups, sizeof *l->groups);
     l->n_groups = groups;
     l->left_mask = (uint32_t)pow2_ceil(MAX(2u * conf->in_flight, 64u)) - 1;
+    if (conf->tls)
+        init_tls(l);
+    if (conf->deflate)
+        l->pmd = pmd_new();
     for (uint32_t i = 0; i < groups; i++) {
         l->groups[i].publisher = UINT32_MAX;
         snprintf(l->groups[i].channel, sizeof l->groups[i].channel, "bench-%06u", i);
@@ -100,6 +110,7 @@ free_tx(struct load_conn *c)
     if (c->tx != NULL) {
         free(c->tx->p[0]);
         free(c->tx->p[1]);
+        free(c->tx->plain);
     }
     free(c->tx);
     c->tx = NULL;
@@ -115,8 +126,13 @@ load_free(struct load *l)
         if (c->state != LOAD_UNBORN && c->state != LOAD_DEAD)
             close(c->fd);
         free_tx(c);
+        tls_free(c->tls);
+        pmd_stream_free(c->unpack);
         free(c->part);
     }
+    tls_shared_free(l->tls);
+    pmd_free(l->pmd);
+    free(l->clear);
     for (uint32_t i = 0; i < l->n_groups; i++) {
         frame_pair_free(&l->groups[i].frame);
         free(l->groups[i].left);
@@ -141,8 +157,16 @@ load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool 
     if (!publishes)
         return;
     g->publisher = i;
-    frame_pair_make(&g->frame, g->channel, l->conf.payload, l->conf.path == NULL);
+    frame_pair_make(&g->frame, g->channel, l->conf.kind, l->conf.payload, l->conf.path == NULL);
     g->left = xcalloc(l->left_mask + 1, sizeof *g->left);
+}
+
+void
+load_set_slow(struct load *l, uint32_t i, uint32_t group)
+{
+    struct load_conn *c = &l->conns[i];
+    c->group = group;
+    c->subscribes = c->slow = true;
 }
 
 /* --- sending ------------------------------------------------------------------------------- */
@@ -156,24 +180,64 @@ mark_dirty(struct load *l, struct load_conn *c)
     }
 }
 
-/* Room for n bytes in what is sent at the end of the turn; the caller fills all of it. */
+/* n more bytes at the end of a growing buffer. */
 static uint8_t *
-tx_room(struct load *l, struct load_conn *c, uint32_t n)
+room_in(uint8_t **p, uint32_t *have, uint32_t *cap, uint32_t n)
+{
+    if (*cap - *have < n) {
+        if (*have + n > TX_MAX)
+            die("the server does not read: %u bytes wait for one connection", *have);
+        *cap = (uint32_t)pow2_ceil(*have + n);
+        *p = xrealloc(*p, *cap);
+    }
+    uint8_t *at = *p + *have;
+    *have += n;
+    return at;
+}
+
+static struct load_tx *
+tx_of(struct load *l, struct load_conn *c)
 {
     if (c->tx == NULL)
         c->tx = xcalloc(1, sizeof *c->tx);
-    struct load_tx *t = c->tx;
-    uint32_t f = t->fill;
-    if (t->cap[f] - t->n[f] < n) {
-        if (t->n[f] + n > TX_MAX)
-            die("the server does not read: %u bytes wait for one connection", t->n[f]);
-        t->cap[f] = (uint32_t)pow2_ceil(t->n[f] + n);
-        t->p[f] = xrealloc(t->p[f], t->cap[f]);
-    }
-    uint8_t *at = t->p[f] + t->n[f];
-    t->n[f] += n;
     mark_dirty(l, c);
-    return at;
+    return c->tx;
+}
+
+/* Room for n bytes of what goes over the wire at the end of the turn. */
+static uint8_t *
+wire_room(struct load *l, struct load_conn *c, uint32_t n)
+{
+    struct load_tx *t = tx_of(l, c);
+    uint32_t f = t->fill;
+    return room_in(&t->p[f], &t->n[f], &t->cap[f], n);
+}
+
+/* Room for n bytes to be sent at the end of the turn; the caller fills all of it. */
+static uint8_t *
+tx_room(struct load *l, struct load_conn *c, uint32_t n)
+{
+    if (c->tls == NULL)
+        return wire_room(l, c, n);
+    struct load_tx *t = tx_of(l, c);
+    return room_in(&t->plain, &t->plain_n, &t->plain_cap, n);
+}
+
+/* Cipher text of a connection. */
+static void
+put_cipher(void *arg, uint32_t conn, const uint8_t *p, size_t n)
+{
+    struct load *l = arg;
+    memcpy(wire_room(l, &l->conns[conn], (uint32_t)n), p, n);
+}
+
+static void
+init_tls(struct load *l)
+{
+    struct tls_conf conf = {.host = l->conf.host, .only_12 = l->conf.tls_12, .resume = l->conf.resume,
+        .put = put_cipher, .arg = l};
+    l->tls = tls_shared_new(&conf);
+    l->clear = xmalloc(CLEAR_BYTES);
 }
 
 static void
@@ -193,8 +257,19 @@ submit_send(struct load *l, struct load_conn *c)
     uint32_t b = t->fill ^ 1u;
     struct io_uring_sqe *sqe = get_sqe(l);
     io_uring_prep_send(sqe, c->fd, t->p[b] + t->off, t->n[b] - t->off, MSG_NOSIGNAL);
-    sqe->user_data = tag_of(OP_SEND, (uint32_t)(c - l->conns));
+    sqe->user_data = tag_of(l, OP_SEND, c);
     l->count.sends++;
+}
+
+/* Encrypts what this turn has for a connection: one record, however many frames. */
+static void
+seal(struct load_conn *c)
+{
+    struct load_tx *t = c->tx;
+    uint32_t n = t->plain_n;
+    t->plain_n = 0;
+    if (n > 0 && c->state < LOAD_LEAVING && !tls_write(c->tls, t->plain, n))
+        fprintf(stderr, "ringcast-bench: TLS: %s\n", tls_why()); /* the receive ends it */
 }
 
 /* Lets the filled buffer fly, if none does. */
@@ -218,6 +293,8 @@ flush_dirty(struct load *l)
         struct load_conn *c = &l->conns[l->dirty[i]];
         if (c->tx == NULL)
             continue;
+        if (c->tx->plain_n > 0)
+            seal(c);
         c->tx->dirty = false;
         start_send(l, c);
     }
@@ -233,72 +310,165 @@ arm_recv(struct load *l, struct load_conn *c)
     io_uring_prep_recv_multishot(sqe, c->fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUF_GROUP;
-    sqe->user_data = tag_of(OP_RECV, (uint32_t)(c - l->conns));
+    sqe->user_data = tag_of(l, OP_RECV, c);
     c->recv_armed = true;
+}
+
+static int
+new_socket(const struct load_conn *c)
+{
+    int one = 1, small = SLOW_RCVBUF, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        die("socket: %s (open-file limit? ulimit -n)", strerror(errno));
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+        die("TCP_NODELAY: %s", strerror(errno));
+    /* A reader that pauses shall be behind soon, not after the kernel's megabytes. */
+    if (c->slow && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small) != 0)
+        die("SO_RCVBUF: %s", strerror(errno));
+    return fd;
 }
 
 static void
 open_conn(struct load *l, struct load_conn *c)
 {
     const struct sockaddr_in *to = c->publishes ? &l->conf.to_publish : &l->conf.to;
-    int one = 1;
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        die("socket: %s (open-file limit? ulimit -n)", strerror(errno));
-    if (setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
-        die("TCP_NODELAY: %s", strerror(errno));
+    c->fd = new_socket(c);
+    c->gen++;
     c->state = LOAD_CONNECTING;
     c->born_ns = mono_now().ns;
     c->part_n = 0;
+    c->recv_armed = false;
     l->opening++;
     struct io_uring_sqe *sqe = get_sqe(l);
     io_uring_prep_connect(sqe, c->fd, (const struct sockaddr *)to, sizeof *to);
-    sqe->user_data = tag_of(OP_CONNECT, (uint32_t)(c - l->conns));
+    sqe->user_data = tag_of(l, OP_CONNECT, c);
 }
 
 static void
 open_more(struct load *l)
 {
+    if (l->storm_timed)
+        return;
     while (l->next_open < l->n_conns && l->opening < l->conf.concurrency)
         open_conn(l, &l->conns[l->next_open++]);
 }
 
+bool
+load_open_one(struct load *l)
+{
+    for (uint32_t i = 0; i < l->n_conns; i++) {
+        struct load_conn *c = &l->conns[l->next_open];
+        l->next_open = (l->next_open + 1) % l->n_conns;
+        if (c->state == LOAD_UNBORN || c->state == LOAD_DEAD) {
+            open_conn(l, c);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
-bury(struct load *l, struct load_conn *c)
+count_out(struct load *l, const struct load_conn *c)
 {
     if (c->state < LOAD_READY)
         l->opening--;
     else if (c->state == LOAD_READY)
         l->ready--;
-    close(c->fd);
-    c->state = LOAD_DEAD;
+    l->paused -= c->state == LOAD_READY && c->paused;
 }
 
-/* Reset instead of a lingering close: no port stays in TIME_WAIT. */
+/* Nothing of the connection is in the kernel's hands, or only its receive, whose end is dropped. */
+static void
+bury(struct load *l, struct load_conn *c)
+{
+    count_out(l, c);
+    close(c->fd);
+    c->state = LOAD_DEAD;
+    c->paused = false;
+    c->gen++;
+    tls_free(c->tls);
+    pmd_stream_free(c->unpack);
+    c->tls = NULL;
+    c->unpack = NULL;
+    if (c->tx != NULL)
+        c->tx->n[0] = c->tx->n[1] = c->tx->plain_n = 0;
+    if (l->storm && !l->storm_timed && l->opening < l->conf.concurrency)
+        open_conn(l, c);
+}
+
+/* Ends a connection. Reset instead of a lingering close: no port stays in TIME_WAIT. */
 static void
 leave(struct load *l, struct load_conn *c)
 {
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
     (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-    l->ready--;
+    if (!c->recv_armed && (c->tx == NULL || !c->tx->flying)) {
+        bury(l, c);
+        return;
+    }
+    count_out(l, c);
     c->state = LOAD_LEAVING;
+    for (int i = 0; i < 2; i++) {
+        struct io_uring_sqe *sqe = get_sqe(l);
+        io_uring_prep_cancel64(sqe, tag_of(l, i == 0 ? OP_RECV : OP_SEND, c), 0);
+        sqe->user_data = tag_of(l, OP_CANCEL, c);
+    }
+}
+
+/* Ends a connection that did not get where it should; says why the first time. */
+static void
+refuse(struct load *l, struct load_conn *c, const char *why, const void *text, size_t n)
+{
+    if (l->count.refused++ == 0 && !l->storm)
+        fprintf(stderr, "ringcast-bench: %s%s%.*s\n", why, n > 0 ? ": " : "", (int)MIN(n, 300u),
+            (const char *)text);
+    leave(l, c);
+}
+
+/* The server ended a connection. */
+static void
+ended(struct load *l, struct load_conn *c, const char *how)
+{
+    if (c->slow && c->state == LOAD_READY)
+        c->gone = true; /* which some servers do to slow readers */
+    else if (l->count.disconnects++ == 0)
+        fprintf(stderr, "ringcast-bench: the server ended a connection (%s)\n", how);
+    leave(l, c);
+}
+
+/* A connection of a storm has got as far as it should. */
+static void
+storm_done(struct load *l, struct load_conn *c)
+{
+    l->count.opened++;
+    if (l->lat != NULL && c->born_ns >= l->win0 && c->born_ns < l->win1)
+        hist_add(l->lat, l->now - c->born_ns);
+    leave(l, c);
+}
+
+static void
+pause_reading(struct load *l, struct load_conn *c)
+{
     struct io_uring_sqe *sqe = get_sqe(l);
-    io_uring_prep_cancel64(sqe, tag_of(OP_RECV, (uint32_t)(c - l->conns)), 0);
-    sqe->user_data = tag_of(OP_CANCEL, (uint32_t)(c - l->conns));
+    c->paused = true;
+    l->paused++;
+    io_uring_prep_cancel64(sqe, tag_of(l, OP_RECV, c), 0);
+    sqe->user_data = tag_of(l, OP_CANCEL, c);
 }
 
 static void
 become_ready(struct load *l, struct load_conn *c)
 {
+    if (l->storm) {
+        storm_done(l, c);
+        return;
+    }
     c->state = LOAD_READY;
     l->opening--;
     l->ready++;
     l->count.opened++;
-    if (!l->storm)
-        return;
-    if (l->lat != NULL && c->born_ns >= l->win0 && c->born_ns < l->win1)
-        hist_add(l->lat, l->now - c->born_ns);
-    leave(l, c);
+    if (c->slow)
+        pause_reading(l, c);
 }
 
 static void
@@ -306,30 +476,52 @@ send_request(struct load *l, struct load_conn *c)
 {
     char text[512];
     int n = snprintf(text, sizeof text,
-        "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: " WS_KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        l->conf.path, ntohs(l->conf.to.sin_port));
+        "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: " WS_KEY "\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
+        l->conf.path, l->conf.host != NULL ? l->conf.host : "127.0.0.1", ntohs(l->conf.to.sin_port),
+        l->conf.deflate ? "Sec-WebSocket-Extensions: " PMD_OFFER "\r\n" : "");
     if (n < 0 || (size_t)n >= sizeof text)
         die("the path is too long");
+    c->state = LOAD_UPGRADING;
     memcpy(tx_room(l, c, (uint32_t)n), text, (size_t)n);
+}
+
+/* Goes on with the TLS handshake; true when it is done. */
+static bool
+secure(struct load *l, struct load_conn *c)
+{
+    int rc = tls_handshake(c->tls);
+    if (rc < 0) {
+        const char *why = tls_why();
+        refuse(l, c, "TLS handshake", why, strlen(why));
+        return false;
+    }
+    if (rc == 0)
+        return false;
+    if (l->count.secured++ == 0)
+        tls_describe(c->tls, l->tls_terms, sizeof l->tls_terms);
+    l->count.resumed += tls_resumed(c->tls);
+    send_request(l, c);
+    return true;
 }
 
 static void
 on_connect(struct load *l, struct load_conn *c, int res)
 {
     if (res < 0) {
-        if (l->count.refused++ == 0 && !l->storm)
-            fprintf(stderr, "ringcast-bench: connect: %s\n", strerror(-res));
-        bury(l, c);
+        refuse(l, c, "connect", strerror(-res), strlen(strerror(-res)));
         return;
     }
     arm_recv(l, c);
     if (l->conf.path == NULL) {
         become_ready(l, c);
-        return;
+    } else if (l->tls != NULL) {
+        c->state = LOAD_SECURING;
+        c->tls = tls_new(l->tls, (uint32_t)(c - l->conns));
+        (void)secure(l, c); /* the first flight goes out */
+    } else {
+        send_request(l, c);
     }
-    c->state = LOAD_UPGRADING;
-    send_request(l, c);
 }
 
 /* --- what arrives -------------------------------------------------------------------------- */
@@ -343,6 +535,8 @@ on_delivery(struct load *l, struct load_conn *c, uint64_t seq, uint64_t due)
         return;
     }
     enum seq_verdict v = seq_put(&c->seq, seq);
+    if (c->slow)
+        return; /* what it reads in the end it reads late */
     if (UNLIKELY(v >= SEQ_LATE)) {
         l->count.late += v == SEQ_LATE;
         l->count.twice += v == SEQ_TWICE;
@@ -365,9 +559,7 @@ static void
 on_response(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
 {
     if (memmem(p, n, "\"error\"", 7) != NULL) {
-        if (l->count.refused++ == 0)
-            fprintf(stderr, "ringcast-bench: the server answered %.*s\n", (int)MIN(n, 300u), p);
-        bury(l, c);
+        refuse(l, c, "the server answered", p, n);
     } else if (c->state == LOAD_SHAKING && c->subscribes) {
         char text[128];
         snprintf(text, sizeof text,
@@ -382,24 +574,43 @@ on_response(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     }
 }
 
+/* A whole message. */
+static void
+on_text(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
+{
+    uint64_t seq, due;
+    if (frame_is_delivery(&l->groups[c->group].frame, p, n, &seq, &due)) {
+        on_delivery(l, c, seq, due);
+    } else if (n == 0) {
+        l->count.pings++;
+        send_text(l, c, "");
+    } else if (n > 7 && memcmp(p, "{\"rid\":", 7) == 0) {
+        on_response(l, c, p, n);
+    } else if (c->slow) {
+        l->count.notices++; /* of a gap, for instance */
+    } else if (l->count.foreign++ == 0) {
+        fprintf(stderr, "ringcast-bench: unexpected message: %.*s\n", (int)MIN(n, 200u), p);
+    }
+}
+
 /* A whole frame: header of `head` bytes, n in all. */
 static void
 on_frame(struct load *l, struct load_conn *c, const uint8_t *p, size_t head, size_t n, uint8_t op)
 {
-    struct load_group *g = &l->groups[c->group];
-    uint64_t seq, due;
-    if (op == 1 && n == g->frame.in_n && frame_is_delivery(&g->frame, p, &seq, &due)) {
-        on_delivery(l, c, seq, due);
-    } else if (op == 1 && n == head) {
-        l->count.pings++;
-        send_text(l, c, "");
-    } else if (op == 1 && n - head > 7 && memcmp(p + head, "{\"rid\":", 7) == 0) {
-        on_response(l, c, p + head, n - head);
-    } else {
+    const uint8_t *text = p + head;
+    size_t text_n = n - head;
+    if (op == (1 | FRAME_PACKED) && c->pack_bits != 0) {
+        text = pmd_unpack(l->pmd, c->unpack, text, text_n, &text_n);
+        l->count.packed++;
+        if (text == NULL)
+            die("the server sent a compressed message that does not inflate");
+    } else if (op != 1) {
         if (l->count.foreign++ == 0)
-            fprintf(stderr, "ringcast-bench: unexpected frame, opcode %u: %.*s\n", op,
-                (int)MIN(n - head, 200u), p + head);
+            fprintf(stderr, "ringcast-bench: unexpected frame, first byte 0x%02x: %.*s\n", p[0],
+                (int)MIN(text_n, 200u), text);
+        return;
     }
+    on_text(l, c, text, text_n);
 }
 
 /* Length of the frame at p, header included; 0: cannot tell yet. */
@@ -466,7 +677,30 @@ eat_into_part(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     return took;
 }
 
-/* The answer to the upgrade, byte by byte into the part buffer; returns what it took. */
+/* The response head is whole: what was agreed. False if it is not what was asked for. */
+static bool
+take_head(struct load *l, struct load_conn *c, size_t n)
+{
+    const char *head = (const char *)c->part;
+    struct pmd_terms terms;
+    if (memcmp(head, "HTTP/1.1 101 ", 13) != 0 || memmem(head, n, WS_ACCEPT, sizeof WS_ACCEPT - 1) == NULL) {
+        refuse(l, c, "upgrade refused", head, strcspn(head, "\r"));
+        return false;
+    }
+    if (!pmd_terms_read(&terms, head, n) || (terms.agreed && !l->conf.deflate))
+        die("the server answered with extensions that were not offered");
+    c->pack_bits = 0;
+    if (!l->conf.deflate)
+        return true;
+    if (!terms.agreed)
+        die("--deflate: the server does not agree to permessage-deflate");
+    c->pack_bits = terms.client_bits;
+    if (!terms.server_forgets)
+        c->unpack = pmd_stream_new();
+    return true;
+}
+
+/* The answer to the upgrade; returns how many of the n bytes it took. */
 static size_t
 eat_http(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
 {
@@ -474,15 +708,14 @@ eat_http(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     uint8_t *end = memmem(c->part, c->part_n, "\r\n\r\n", 4);
     if (end == NULL)
         return n;
-    if (memcmp(c->part, "HTTP/1.1 101 ", 13) != 0 ||
-        memmem(c->part, c->part_n, WS_ACCEPT, sizeof WS_ACCEPT - 1) == NULL) {
-        if (l->count.refused++ == 0)
-            fprintf(stderr, "ringcast-bench: upgrade refused: %.40s\n", c->part);
-        bury(l, c);
+    size_t head = (size_t)(end + 4 - c->part), behind = c->part_n - head;
+    c->part_n = 0;
+    if (!take_head(l, c, head))
+        return n;
+    if (l->storm && l->conf.depth == LOAD_TO_UPGRADE) {
+        storm_done(l, c);
         return n;
     }
-    size_t behind = c->part_n - (size_t)(end + 4 - c->part);
-    c->part_n = 0;
     c->state = LOAD_SHAKING;
     send_text(l, c, "{\"event\":\"#handshake\",\"data\":{\"authToken\":null},\"cid\":1}");
     return n - behind;
@@ -508,26 +741,42 @@ on_bytes(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     }
 }
 
+/* What arrived on a TLS connection. */
+static void
+on_cipher(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
+{
+    if (c->state == LOAD_SECURING && l->storm && l->conf.depth == LOAD_TO_HELLO) {
+        storm_done(l, c);
+        return;
+    }
+    tls_feed(c->tls, p, n);
+    if (c->state == LOAD_SECURING && !secure(l, c))
+        return;
+    while (c->state < LOAD_LEAVING) {
+        int got = tls_read(c->tls, l->clear, CLEAR_BYTES);
+        if (got == 0)
+            return;
+        if (got < 0) {
+            ended(l, c, tls_why());
+            return;
+        }
+        on_bytes(l, c, l->clear, (size_t)got);
+    }
+}
+
 /* --- completions --------------------------------------------------------------------------- */
 
 /* The receive of a connection that we or the other side ended. */
 static void
 on_recv_end(struct load *l, struct load_conn *c, int res)
 {
+    bool flying = c->tx != NULL && c->tx->flying;
     if (c->state == LOAD_LEAVING) {
-        if (c->tx != NULL && c->tx->flying)
-            return; /* the send's completion buries it */
-        bury(l, c);
-        if (l->storm && l->opening < l->conf.concurrency)
-            open_conn(l, c);
+        if (!flying)
+            bury(l, c); /* else the send's completion does */
         return;
     }
-    if (c->state == LOAD_DEAD)
-        return;
-    if (l->count.disconnects++ == 0)
-        fprintf(stderr, "ringcast-bench: the server ended a connection (%s)\n",
-            res < 0 ? strerror(-res) : "end of stream");
-    bury(l, c);
+    ended(l, c, res < 0 ? strerror(-res) : "end of stream");
 }
 
 static void
@@ -536,9 +785,14 @@ on_recv(struct load *l, struct load_conn *c, const struct io_uring_cqe *cqe)
     l->count.recvs++;
     if (cqe->flags & IORING_CQE_F_BUFFER) {
         uint16_t id = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+        const uint8_t *p = l->bufs + (size_t)id * l->conf.buffer_bytes;
         l->now = mono_now().ns;
-        if (cqe->res > 0 && c->state < LOAD_LEAVING)
-            on_bytes(l, c, l->bufs + (size_t)id * l->conf.buffer_bytes, (size_t)cqe->res);
+        if (cqe->res > 0)
+            l->count.wire_bytes += (uint64_t)cqe->res;
+        if (cqe->res > 0 && c->state < LOAD_LEAVING && c->tls != NULL)
+            on_cipher(l, c, p, (size_t)cqe->res);
+        else if (cqe->res > 0 && c->state < LOAD_LEAVING)
+            on_bytes(l, c, p, (size_t)cqe->res);
         give_buffer(l, id);
     }
     if (cqe->flags & IORING_CQE_F_MORE)
@@ -546,6 +800,8 @@ on_recv(struct load *l, struct load_conn *c, const struct io_uring_cqe *cqe)
     c->recv_armed = false;
     if (cqe->res == -ENOBUFS)
         l->count.no_buffers++;
+    if (c->paused && c->state == LOAD_READY && (cqe->res > 0 || cqe->res == -ECANCELED))
+        return;
     if ((cqe->res > 0 || cqe->res == -ENOBUFS) && c->state < LOAD_LEAVING)
         arm_recv(l, c);
     else
@@ -573,7 +829,7 @@ on_send(struct load *l, struct load_conn *c, int res)
         return; /* the receive tells of the same end */
     if (t->n[t->fill] > 0)
         start_send(l, c);
-    else if (!c->publishes && c->state == LOAD_READY && !t->dirty)
+    else if (!c->publishes && c->state == LOAD_READY && !t->dirty && t->plain_n == 0)
         free_tx(c);
 }
 
@@ -581,12 +837,33 @@ static void
 on_cqe(struct load *l, const struct io_uring_cqe *cqe)
 {
     struct load_conn *c = &l->conns[(uint32_t)cqe->user_data];
+    if ((cqe->user_data >> 32 & GEN_MASK) != (c->gen & GEN_MASK)) {
+        if (cqe->flags & IORING_CQE_F_BUFFER)
+            give_buffer(l, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+        return;
+    }
     switch ((enum op)(cqe->user_data >> 56)) {
     case OP_CONNECT: on_connect(l, c, cqe->res); break;
     case OP_RECV: on_recv(l, c, cqe); break;
     case OP_SEND: on_send(l, c, cqe->res); break;
     case OP_CANCEL: break; /* the receive itself answers */
     }
+}
+
+/* Queues a publish, packed if that was agreed and it is long enough. */
+static void
+put_publish(struct load *l, struct load_conn *c, const struct frame_pair *f, uint64_t seq, uint64_t due)
+{
+    static _Thread_local uint8_t text[FRAME_MAX_PAYLOAD + 256], packed[FRAME_MAX_PAYLOAD + 256];
+    size_t n = 0;
+    if (c->pack_bits != 0 && f->text_n >= l->conf.deflate_min) {
+        frame_stamp(f, text, seq, due);
+        n = pmd_pack(l->pmd, c->pack_bits, text, f->text_n, packed, sizeof packed);
+    }
+    if (n > 0)
+        (void)frame_packed(tx_room(l, c, (uint32_t)n + (n < 126 ? 6 : 8)), packed, n);
+    else
+        frame_publish(f, tx_room(l, c, f->out_n), seq, due);
 }
 
 void
@@ -596,7 +873,7 @@ load_publish(struct load *l, uint32_t group, uint64_t due)
     struct load_conn *c = &l->conns[g->publisher];
     if (c->state != LOAD_READY)
         return;
-    frame_publish(&g->frame, tx_room(l, c, g->frame.out_n), g->published, due);
+    put_publish(l, c, &g->frame, g->published, due);
     g->left[g->published & l->left_mask] = g->subscribers;
     g->published++;
     l->count.published++;
@@ -626,12 +903,44 @@ load_turn(struct load *l, uint64_t until)
     flush_dirty(l);
 }
 
+void
+load_resume_slow(struct load *l)
+{
+    int large = 1 << 20;
+    for (uint32_t i = 0; i < l->n_conns; i++) {
+        struct load_conn *c = &l->conns[i];
+        if (!c->paused || c->state != LOAD_READY)
+            continue;
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
+        c->paused = false;
+        l->paused--;
+        if (!c->recv_armed)
+            arm_recv(l, c);
+    }
+}
+
+struct load_slow
+load_slow_now(const struct load *l)
+{
+    struct load_slow s = {0};
+    for (uint32_t i = 0; i < l->n_conns; i++) {
+        const struct load_conn *c = &l->conns[i];
+        uint64_t published = l->groups[c->group].published;
+        if (!c->slow)
+            continue;
+        s.ended += c->gone;
+        s.level += !c->gone && c->seq.next == published;
+        s.missed += published - c->seq.got;
+    }
+    return s;
+}
+
 uint64_t
 load_missing(const struct load *l)
 {
     uint64_t missing = 0;
     for (uint32_t i = 0; i < l->n_conns; i++)
-        if (l->conns[i].subscribes)
+        if (l->conns[i].subscribes && !l->conns[i].slow)
             missing += l->groups[l->conns[i].group].published - l->conns[i].seq.got;
     return missing;
 }

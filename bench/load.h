@@ -12,12 +12,15 @@
 
 #include "bench/frame.h"
 #include "bench/hist.h"
+#include "bench/pmd.h"
 #include "bench/seq.h"
+#include "bench/tls.h"
 #include "common/base.h"
 
 enum load_state {
     LOAD_UNBORN,
     LOAD_CONNECTING,
+    LOAD_SECURING,    /* TLS handshake */
     LOAD_UPGRADING,   /* GET sent, response wanted */
     LOAD_SHAKING,     /* #handshake sent */
     LOAD_SUBSCRIBING, /* #subscribe sent */
@@ -26,10 +29,20 @@ enum load_state {
     LOAD_DEAD
 };
 
-/* Bytes on their way out: one buffer flies, the other is filled. */
+/* How far a connection of a storm goes before it is dropped. */
+enum load_depth {
+    LOAD_TO_HELLO,   /* TLS: the server's first flight has come, its signature is made */
+    LOAD_TO_UPGRADE, /* the 101 has come */
+    LOAD_TO_READY,   /* subscribed */
+};
+
+/* Bytes on their way out: one buffer flies, the other is filled. With TLS those hold cipher text, and
+ * what is to be sealed at the end of the turn stands in `plain`. */
 struct load_tx {
     uint8_t *p[2];
+    uint8_t *plain;
     uint32_t n[2], cap[2];
+    uint32_t plain_n, plain_cap;
     uint32_t off; /* sent of the flying one */
     uint8_t fill; /* the one being filled */
     bool flying, dirty;
@@ -39,11 +52,18 @@ struct load_conn {
     int fd;
     uint8_t state;
     bool subscribes, publishes;
+    bool slow;        /* reads nothing once it is ready */
+    bool paused;      /* ... which it is now */
     bool recv_armed;
+    bool gone;        /* slow, and the server has ended it */
+    uint8_t pack_bits; /* window for packing what is sent; 0: messages go as they are */
+    uint32_t gen;     /* of this socket: completions of an earlier one are dropped */
     uint32_t group;
     uint32_t part_n, part_cap; /* the beginning of a frame whose rest has not come */
     uint8_t *part;
     struct load_tx *tx; /* NULL while a mere subscriber has nothing to send */
+    struct tls *tls;    /* NULL without TLS */
+    struct pmd_stream *unpack; /* NULL unless the server keeps its window */
     struct seqwin seq;
     uint64_t born_ns;
 };
@@ -63,6 +83,12 @@ struct load_conf {
     struct sockaddr_in to_publish; /* ... and publishers here (the same but for floors) */
     const char *path;              /* of the request; NULL: raw TCP, no handshakes (floors) */
     uint32_t payload;
+    enum frame_kind kind;
+    bool tls, tls_12, resume;
+    const char *host;     /* for SNI */
+    bool deflate;         /* offer permessage-deflate; a server that declines ends the run */
+    uint32_t deflate_min; /* publishes of so many bytes are packed */
+    enum load_depth depth;
     uint32_t in_flight;   /* full speed: messages of a group on their way; 0: at a rate */
     uint32_t concurrency; /* connections in the process of opening */
     uint32_t buffers;     /* receive buffers, power of two */
@@ -75,21 +101,36 @@ struct load_counts {
     uint64_t delivered; /* first arrivals */
     uint64_t twice, late, stale;
     uint64_t foreign; /* frames that are none of ours */
+    uint64_t notices; /* events that slow readers were sent beside their messages */
     uint64_t pings;
     uint64_t opened;      /* became ready */
     uint64_t disconnects; /* ended by the other side */
     uint64_t refused;     /* could not connect or open */
+    uint64_t secured, resumed; /* TLS handshakes, and how many of them by a ticket */
+    uint64_t packed;      /* deliveries that came compressed */
+    uint64_t wire_bytes;  /* received, before decryption */
     uint64_t no_buffers;
     uint64_t recvs, sends, turns;
+};
+
+/* What became of the slow ones. */
+struct load_slow {
+    uint32_t ended;  /* by the server */
+    uint32_t level;  /* have the newest message */
+    uint64_t missed; /* messages that did not reach them, summed */
 };
 
 struct load {
     struct load_conf conf;
     struct io_uring ring;
+    struct tls_shared *tls; /* NULL without */
+    struct pmd *pmd;        /* NULL without */
+    uint8_t *clear;         /* what a record decrypts to */
+    char tls_terms[96];     /* of the first TLS connection */
     struct io_uring_buf_ring *br;
     uint8_t *bufs;
     struct load_conn *conns;
-    uint32_t n_conns, next_open, opening, ready;
+    uint32_t n_conns, next_open, opening, ready, paused;
     struct load_group *groups;
     uint32_t n_groups;
     uint32_t left_mask;
@@ -99,7 +140,8 @@ struct load {
     uint64_t now; /* CLOCK_MONOTONIC ns when the current completion was taken */
 
     bool publishing;      /* full speed: a completed message is followed by the next */
-    bool storm;           /* a connection that got ready is closed and opened again */
+    bool storm;           /* a connection that got as far as conf.depth is dropped and opened again */
+    bool storm_timed;     /* ... but only by load_open_one */
     uint64_t win0, win1;  /* messages due in here are recorded in lat */
     struct hist *lat;     /* due to arrival; storm: connect to subscribed */
 };
@@ -108,6 +150,13 @@ void load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uin
 void load_free(struct load *l);
 /* Declares connection i; call for all before load_turn. */
 void load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool publishes);
+/* The same for a subscriber that stops reading once it is ready. */
+void load_set_slow(struct load *l, uint32_t i, uint32_t group);
+/* Opens one more connection of a timed storm; false when all are in use. */
+bool load_open_one(struct load *l);
+/* Paused connections read again. */
+void load_resume_slow(struct load *l);
+struct load_slow load_slow_now(const struct load *l);
 /* Publishes the group's next message, due at `due` ns. Sent at the end of the turn. */
 void load_publish(struct load *l, uint32_t group, uint64_t due);
 /* Sends what is queued, waits for completions until `until` at most, handles them. */

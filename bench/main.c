@@ -12,6 +12,7 @@
 #include "bench/opt.h"
 #include "bench/report.h"
 #include "bench/sched.h"
+#include "bench/storm.h"
 #include "common/bug.h"
 #include "common/mono.h"
 
@@ -28,6 +29,8 @@ struct run {
     struct report report;
     uint64_t said_ns; /* last progress line */
     uint64_t said_delivered;
+    uint64_t next_reading_ns; /* slow: when memory is read next; 0: not */
+    uint64_t reading_since_ns;
 };
 
 /* Counters at the edge of a window. */
@@ -67,6 +70,8 @@ progress(struct run *r, const char *phase)
     r->said_delivered = d;
 }
 
+static void take_reading(struct run *r, uint64_t start);
+
 /* Keeps the timetable, and turns until `end`. */
 static void
 run_until(struct run *r, uint64_t end, const char *phase)
@@ -84,6 +89,10 @@ run_until(struct run *r, uint64_t end, const char *phase)
         }
         load_turn(l, until);
         progress(r, phase);
+        if (r->next_reading_ns != 0 && now >= r->next_reading_ns) {
+            take_reading(r, r->reading_since_ns);
+            r->next_reading_ns += r->opt.sample_ns;
+        }
     }
 }
 
@@ -141,10 +150,10 @@ drain(struct run *r)
 }
 
 static void
-measure_window(struct run *r)
+measure_into(struct run *r, struct sample_set *set)
 {
     struct load *l = &r->load;
-    struct sample *s = &r->report.sample[r->report.n++];
+    struct sample *s = &set->sample[set->n++];
     hist_reset(r->lat);
     struct edge a = edge_now(r);
     l->win0 = a.ns;
@@ -158,6 +167,12 @@ measure_window(struct run *r)
     if (r->opt.rate > 0)
         run_until(r, mono_now().ns + SECOND / 2, "measuring");
     report_latency(s, r->lat);
+}
+
+static void
+measure_window(struct run *r)
+{
+    measure_into(r, &r->report.set);
 }
 
 /* A channel with `subs` subscribers beginning at connection `first`, its publisher behind them. */
@@ -176,9 +191,16 @@ layout(struct run *r, const struct load_conf *conf)
     uint32_t n = r->opt.clients;
     switch (r->opt.scenario) {
     case SCEN_FANOUT:
+    case SCEN_STORM:
     case SCEN_FLOOR:
         load_init(l, conf, n + 1, 1);
         group_at(l, 0, 0, n);
+        break;
+    case SCEN_SLOW:
+        load_init(l, conf, n + 1 + r->opt.slow, 1);
+        group_at(l, 0, 0, n);
+        for (uint32_t i = 0; i < r->opt.slow; i++)
+            load_set_slow(l, n + 1 + i, 0);
         break;
     case SCEN_PAIRS:
         load_init(l, conf, n, n / 2);
@@ -199,6 +221,7 @@ layout(struct run *r, const struct load_conf *conf)
             load_set_conn(l, i, i % channels, true, false);
         break;
     }
+    case SCEN_PACK: break;
     }
     l->lat = r->lat;
 }
@@ -206,7 +229,10 @@ layout(struct run *r, const struct load_conf *conf)
 static struct load_conf
 conf_of(const struct opt *o)
 {
-    return (struct load_conf){.to = o->to, .to_publish = o->to, .path = o->path,
+    const struct opt_url *u = &o->url;
+    return (struct load_conf){.to = u->to, .to_publish = u->to, .path = u->path, .host = u->host,
+        .tls = u->tls, .tls_12 = o->tls_12, .resume = o->resume, .deflate = o->deflate,
+        .deflate_min = o->deflate_min, .depth = o->depth, .kind = o->kind,
         .payload = o->payload, .in_flight = o->rate > 0 ? 0 : o->in_flight,
         .concurrency = MIN(o->concurrency, o->clients + 1), .buffers = o->buffers,
         .buffer_bytes = o->buffer_bytes, .spin = o->spin};
@@ -241,7 +267,7 @@ static void
 run_floor(struct run *r)
 {
     struct frame_pair f = {0};
-    frame_pair_make(&f, "bench-000000", r->opt.payload, true);
+    frame_pair_make(&f, "bench-000000", r->opt.kind, r->opt.payload, true);
     struct floor_child child = floor_start(&r->opt, f.in_n);
     frame_pair_free(&f);
     proc_add(&r->server, child.pid, true);
@@ -249,6 +275,7 @@ run_floor(struct run *r)
     r->report.server_processes = 1;
     struct load_conf conf = conf_of(&r->opt);
     conf.path = NULL;
+    conf.tls = conf.deflate = false;
     conf.to = child.subscribers;
     conf.to_publish = child.publisher;
     layout(r, &conf);
@@ -304,6 +331,127 @@ run_connect(struct run *r)
         measure_window(r);
 }
 
+/* One window alone, one beside the storm, and again. */
+static void
+run_storm(struct run *r)
+{
+    struct report *p = &r->report;
+    struct load_conf conf = conf_of(&r->opt), theirs = conf;
+    const struct opt_url *u = &r->opt.storm_url;
+    theirs.to = theirs.to_publish = u->to;
+    theirs.path = u->path;
+    theirs.host = u->host;
+    theirs.tls = u->tls;
+    theirs.deflate = false;
+    theirs.concurrency = r->opt.storm;
+    conf.resume = false;
+    struct storm storm = storm_start(&theirs, r->opt.storm, r->opt.storm_rate);
+    layout(r, &conf);
+    open_all(r);
+    start_publishing(r);
+    run_until(r, mono_now().ns + r->opt.warmup_ns, "warming up");
+    for (uint32_t i = 0; i < r->opt.repeat; i++) {
+        measure_window(r);
+        storm_set(&storm, true);
+        run_until(r, mono_now().ns + SECOND / 2, "the storm rises");
+        uint64_t before = atomic_load(&storm.shared->opened), begin = mono_now().ns;
+        measure_into(r, &p->during);
+        p->storm_per_second[i] = (double)(atomic_load(&storm.shared->opened) - before) * 1e9 /
+            (double)(mono_now().ns - begin);
+        storm_set(&storm, false);
+        run_until(r, mono_now().ns + SECOND / 2, "the storm is over");
+    }
+    drain(r);
+    p->storm_opened = atomic_load(&storm.shared->opened);
+    p->storm_refused = atomic_load(&storm.shared->refused);
+    p->storm_secured = atomic_load(&storm.shared->secured);
+    p->storm_resumed = atomic_load(&storm.shared->resumed);
+    p->storm_p50 = (double)hist_quantile(&storm.shared->lat, 0.5) / 1e3;
+    p->storm_p99 = (double)hist_quantile(&storm.shared->lat, 0.99) / 1e3;
+    memcpy(p->storm_terms, storm.shared->tls_terms, sizeof p->storm_terms);
+    storm_stop(&storm);
+}
+
+static void
+take_reading(struct run *r, uint64_t start)
+{
+    struct report *p = &r->report;
+    uint64_t pss;
+    if (p->readings == REPORT_READINGS)
+        return;
+    struct reading *at = &p->reading[p->readings++];
+    read_memory(r, &at->private_bytes, &pss);
+    at->seconds = (double)(mono_now().ns - start) / 1e9;
+    at->open = r->load.paused;
+}
+
+/* Publishes beside readers that do not read, and looks at the server's memory; in the end they read. */
+static void
+run_slow(struct run *r)
+{
+    struct report *p = &r->report;
+    struct load *l = &r->load;
+    if (r->server.n == 0)
+        die("slow: --pid is wanted, whose memory would it be?");
+    p->reading = xcalloc(REPORT_READINGS, sizeof *p->reading);
+    struct load_conf conf = conf_of(&r->opt);
+    layout(r, &conf);
+    open_all(r);
+    run_until(r, mono_now().ns + r->opt.warmup_ns, "warming up");
+    read_memory(r, &p->mem_before, &p->pss_before);
+    start_publishing(r);
+    uint64_t start = mono_now().ns;
+    r->next_reading_ns = start + r->opt.sample_ns;
+    r->reading_since_ns = start;
+    for (uint32_t i = 0; i < r->opt.repeat; i++)
+        measure_window(r);
+    r->next_reading_ns = 0;
+    take_reading(r, start);
+    drain(r);
+    load_resume_slow(l);
+    run_until(r, mono_now().ns + r->opt.settle_ns, "the slow ones read");
+    p->slow = load_slow_now(l);
+    read_memory(r, &p->mem_after, &p->pss_after);
+}
+
+/* What zlib takes for one message of the run, on the server's core: the part of a compressed fan-out
+ * that is paid once, however many subscribers there are. */
+static void
+run_pack(struct run *r)
+{
+    enum { ROUNDS = 2000 };
+    struct frame_pair f = {0};
+    struct report *p = &r->report;
+    static double pack[OPT_REPEAT_MAX], unpack[OPT_REPEAT_MAX];
+    frame_pair_make(&f, "bench-000000", r->opt.kind, r->opt.payload, false);
+    uint8_t *text = xmalloc(f.text_n), *out = xmalloc(f.text_n + 64u);
+    struct pmd *z = pmd_new();
+    size_t n = 0, back = 0;
+    for (uint32_t k = 0; k < r->opt.repeat; k++) {
+        uint64_t a = 0, b = 0;
+        for (uint64_t i = 0; i < ROUNDS; i++) {
+            frame_stamp(&f, text, i + k * ROUNDS, mono_now().ns);
+            uint64_t t0 = thread_cpu_ns();
+            n = pmd_pack(z, 15, text, f.text_n, out, f.text_n + 64u);
+            uint64_t t1 = thread_cpu_ns();
+            if (pmd_unpack(z, NULL, out, n, &back) == NULL || back != f.text_n)
+                die("zlib does not give back what it was given");
+            b += thread_cpu_ns() - t1;
+            a += t1 - t0;
+        }
+        pack[k] = (double)a / 1e3 / ROUNDS;
+        unpack[k] = (double)b / 1e3 / ROUNDS;
+    }
+    p->pack_us = report_median(pack, r->opt.repeat);
+    p->unpack_us = report_median(unpack, r->opt.repeat);
+    p->pack_from = f.text_n;
+    p->pack_to = (uint32_t)n;
+    pmd_free(z);
+    frame_pair_free(&f);
+    free(text);
+    free(out);
+}
+
 static void
 prepare_process(const struct opt *o)
 {
@@ -315,15 +463,16 @@ prepare_process(const struct opt *o)
         lim.rlim_cur = lim.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < o->clients + 32ull)
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < o->clients + (o->scenario == SCEN_SLOW ? o->slow : 0) + 32ull)
         die("%u clients need more open files than %llu (ulimit -n)", o->clients,
             (unsigned long long)lim.rlim_cur);
-    if (o->cpu < 0)
+    int cpu = o->scenario == SCEN_PACK && o->server_cpu >= 0 ? o->server_cpu : o->cpu;
+    if (cpu < 0)
         return;
     CPU_ZERO(&set);
-    CPU_SET((unsigned)o->cpu, &set);
+    CPU_SET((unsigned)cpu, &set);
     if (sched_setaffinity(0, sizeof set, &set) != 0)
-        die("--cpu=%d: %s", o->cpu, strerror(errno));
+        die("--cpu=%d: %s", cpu, strerror(errno));
 }
 
 int
@@ -341,13 +490,19 @@ main(int argc, char **argv)
     case SCEN_FLOOR: run_floor(&r); break;
     case SCEN_IDLE: run_idle(&r); break;
     case SCEN_CONNECT: run_connect(&r); break;
+    case SCEN_STORM: run_storm(&r); break;
+    case SCEN_SLOW: run_slow(&r); break;
+    case SCEN_PACK: run_pack(&r); break;
     case SCEN_FANOUT:
     case SCEN_PAIRS:
     case SCEN_RTT: run_messages(&r); break;
     }
     r.report.count = r.load.count;
+    memcpy(r.report.tls_terms, r.load.tls_terms, sizeof r.report.tls_terms);
     bool ok = report_print(&r.report);
-    load_free(&r.load);
+    if (r.opt.scenario != SCEN_PACK)
+        load_free(&r.load);
+    free(r.report.reading);
     free(r.lat);
     return ok ? 0 : 2;
 }

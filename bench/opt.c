@@ -15,15 +15,28 @@ static const char usage_text[] =
     "  pairs     --clients connections, every two share a channel: one publishes, one listens\n"
     "  rtt       --clients connections that publish to themselves\n"
     "  idle      memory of the server per idle connection with one subscription\n"
-    "  connect   connections opened, subscribed and dropped, as many as go\n"
+    "  connect   connections opened and dropped (--depth), as many as go\n"
+    "  storm     fanout at a rate, alone and beside a storm of connections, in turn\n"
+    "  slow      fanout at a rate to --clients and to --slow readers that never read: memory of the server\n"
     "  floor     fanout sent by a bare program of our own (--kind) in place of a server\n"
+    "  pack      no server: what zlib takes for one message, on --server-cpu\n"
     "\n"
-    "  --url=ws://127.0.0.1:8000/socketcluster/   the server\n"
-    "  --clients=N        1000; idle 10000; pairs 400; rtt 1\n"
+    "  --url=ws://127.0.0.1:8000/socketcluster/   the server; wss: by TLS, certificate not verified\n"
+    "  --tls-version=1.2|1.3   --resume           1.3; use session tickets\n"
+    "  --deflate          offer permessage-deflate and insist on it; every message is checked\n"
+    "  --deflate-min=B    publishes of so many bytes are compressed (256)\n"
+    "  --clients=N        1000; idle 10000; pairs 400; rtt 1; storm 200; slow 10\n"
     "  --rate=N           deliveries per second over all subscribers, by a timetable\n"
     "  --full-speed       as fast as deliveries come back (the default without --rate)\n"
     "  --in-flight=K      full speed: messages on their way per channel (16; rtt 1)\n"
-    "  --payload=BYTES    128: characters of the published string\n"
+    "  --payload=BYTES    128: characters of what is published\n"
+    "  --payload-as=text|json                     a string, or an object that compresses as data does\n"
+    "  --depth=ready|upgrade|hello                connect, storm: each goes so far: subscribed, 101,\n"
+    "                     the server's first TLS flight\n"
+    "  --storm=N          storm: connections opening at a time (32)\n"
+    "  --storm-rate=N     storm: connections per second (0: as many as go)\n"
+    "  --storm-url=URL    storm: where it goes (the same as --url)\n"
+    "  --slow=N --sample=S                        slow: readers (1000), seconds between readings (0.25)\n"
     "  --channels=N       idle: spread the subscriptions over N channels (1; 0: one each)\n"
     "  --warmup=S --duration=S --repeat=N         1, 5, 3: seconds before and of each measurement\n"
     "  --settle=S         idle: seconds from the last subscription to the reading (2)\n"
@@ -40,7 +53,8 @@ static const char usage_text[] =
 enum {
     O_URL = 256, O_CLIENTS, O_RATE, O_FULL, O_IN_FLIGHT, O_PAYLOAD, O_CHANNELS, O_WARMUP,
     O_DURATION, O_REPEAT, O_SETTLE, O_PID, O_PID_ALONE, O_SERVER_CPU, O_CPU, O_CONCURRENCY, O_SPIN,
-    O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP
+    O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP, O_TLS_VERSION, O_RESUME, O_DEFLATE,
+    O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_SLOW, O_SAMPLE
 };
 
 static const struct option longs[] = {
@@ -68,6 +82,17 @@ static const struct option longs[] = {
     {"json", optional_argument, NULL, O_JSON},
     {"quiet", no_argument, NULL, O_QUIET},
     {"help", no_argument, NULL, O_HELP},
+    {"tls-version", required_argument, NULL, O_TLS_VERSION},
+    {"resume", no_argument, NULL, O_RESUME},
+    {"deflate", no_argument, NULL, O_DEFLATE},
+    {"deflate-min", required_argument, NULL, O_DEFLATE_MIN},
+    {"payload-as", required_argument, NULL, O_PAYLOAD_AS},
+    {"depth", required_argument, NULL, O_DEPTH},
+    {"storm", required_argument, NULL, O_STORM},
+    {"storm-rate", required_argument, NULL, O_STORM_RATE},
+    {"storm-url", required_argument, NULL, O_STORM_URL},
+    {"slow", required_argument, NULL, O_SLOW},
+    {"sample", required_argument, NULL, O_SAMPLE},
     {NULL, 0, NULL, 0},
 };
 
@@ -97,22 +122,33 @@ duration(const char *text, const char *what)
 }
 
 static void
-parse_url(struct opt *o, const char *url)
+parse_url(struct opt_url *u, const char *url, const char *what)
 {
-    char host[256] = "", port[8] = "80";
-    if (strncmp(url, "ws://", 5) != 0)
-        die("--url=%s: ws://host:port/path is wanted", url);
-    const char *path = strchr(url + 5, '/');
-    int fields = sscanf(url + 5, "%255[^:/]:%7[0-9]", host, port);
-    if (fields < 1)
-        die("--url=%s: ws://host:port/path is wanted", url);
+    char port[8] = "";
+    u->tls = strncmp(url, "wss://", 6) == 0;
+    const char *rest = url + (u->tls ? 6 : 5);
+    if ((!u->tls && strncmp(url, "ws://", 5) != 0) || sscanf(rest, "%255[^:/]:%7[0-9]", u->host, port) < 1)
+        die("--%s=%s: ws://host:port/path or wss:// is wanted", what, url);
+    if (port[0] == 0)
+        snprintf(port, sizeof port, "%s", u->tls ? "443" : "80");
+    const char *path = strchr(rest, '/');
     struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found;
-    int rc = getaddrinfo(host, port, &hints, &found);
+    int rc = getaddrinfo(u->host, port, &hints, &found);
     if (rc != 0)
-        die("--url=%s: %s", url, gai_strerror(rc));
-    memcpy(&o->to, found->ai_addr, sizeof o->to);
+        die("--%s=%s: %s", what, url, gai_strerror(rc));
+    memcpy(&u->to, found->ai_addr, sizeof u->to);
     freeaddrinfo(found);
-    o->path = path != NULL ? path : "/";
+    u->path = path != NULL ? path : "/";
+}
+
+/* One of a few words: its place among them. */
+static uint32_t
+word(const char *text, const char *what, const char *const *words, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(text, words[i]) == 0)
+            return i;
+    die("--%s=%s: see ringcast-bench --help", what, text);
 }
 
 static void
@@ -154,7 +190,10 @@ set_scenario(struct opt *o, const char *name)
         [SCEN_RTT] = {"rtt", 1, 1},
         [SCEN_IDLE] = {"idle", 10000, 1},
         [SCEN_CONNECT] = {"connect", 64, 1},
+        [SCEN_STORM] = {"storm", 200, 1},
+        [SCEN_SLOW] = {"slow", 10, 1},
         [SCEN_FLOOR] = {"floor", 1000, 16},
+        [SCEN_PACK] = {"pack", 1, 1},
     };
     for (uint32_t i = 0; i < ARRAY_LEN(rows); i++) {
         if (strcmp(rows[i].name, name) != 0)
@@ -168,22 +207,45 @@ set_scenario(struct opt *o, const char *name)
     die("\"%s\" is no scenario; see ringcast-bench --help", name);
 }
 
-static void
-parse_rate(struct opt *o, const char *text)
+static double
+rate(const char *text, const char *what)
 {
     char *end;
-    o->rate = strtod(text, &end);
-    if (end == text || *end != 0 || !(o->rate >= 0.001 && o->rate <= 1e9))
-        die("--rate=%s: deliveries per second are wanted", text);
+    double v = strtod(text, &end);
+    if (end == text || *end != 0 || !(v >= 0.001 && v <= 1e9))
+        die("--%s=%s: a number per second is wanted", what, text);
+    return v;
+}
+
+/* Of TLS, compression, storms and slow readers. */
+static void
+take_more(struct opt *o, int id)
+{
+    static const char *const versions[] = {"1.3", "1.2"}, *const kinds[] = {"text", "json"},
+                             *const depths[] = {"hello", "upgrade", "ready"};
+    switch (id) {
+    case O_TLS_VERSION: o->tls_12 = word(optarg, "tls-version", versions, 2) == 1; break;
+    case O_RESUME: o->resume = true; break;
+    case O_DEFLATE: o->deflate = true; break;
+    case O_DEFLATE_MIN: o->deflate_min = number(optarg, "deflate-min", 0, 1 << 20); break;
+    case O_PAYLOAD_AS: o->kind = (enum frame_kind)word(optarg, "payload-as", kinds, 2); break;
+    case O_DEPTH: o->depth = (enum load_depth)word(optarg, "depth", depths, 3); break;
+    case O_STORM: o->storm = number(optarg, "storm", 1, 4096); break;
+    case O_STORM_RATE: o->storm_rate = rate(optarg, "storm-rate"); break;
+    case O_STORM_URL: parse_url(&o->storm_url, optarg, "storm-url"); break;
+    case O_SLOW: o->slow = number(optarg, "slow", 0, 100000); break;
+    case O_SAMPLE: o->sample_ns = MAX(duration(optarg, "sample"), 10000000u); break;
+    default: die("see ringcast-bench --help");
+    }
 }
 
 static void
 take_load(struct opt *o, int id)
 {
     switch (id) {
-    case O_URL: parse_url(o, optarg); break;
+    case O_URL: parse_url(&o->url, optarg, "url"); break;
     case O_CLIENTS: o->clients = number(optarg, "clients", 1, 1000000); break;
-    case O_RATE: parse_rate(o, optarg); break;
+    case O_RATE: o->rate = rate(optarg, "rate"); break;
     case O_FULL: o->rate = 0; break;
     case O_IN_FLIGHT: o->in_flight = number(optarg, "in-flight", 1, 65536); break;
     case O_PAYLOAD:
@@ -194,7 +256,7 @@ take_load(struct opt *o, int id)
     case O_BUFFERS: o->buffers = (uint32_t)pow2_ceil(number(optarg, "buffers", 16, 32768)); break;
     case O_BUFFER_BYTES: o->buffer_bytes = number(optarg, "buffer-bytes", 256, 1 << 20); break;
     case O_KIND: parse_kind(o, optarg); break;
-    default: die("see ringcast-bench --help");
+    default: take_more(o, id);
     }
 }
 
@@ -220,13 +282,32 @@ take(struct opt *o, int id)
     }
 }
 
+/* What does not go together. */
+static void
+check(struct opt *o)
+{
+    if (o->scenario == SCEN_PAIRS && o->clients % 2 != 0)
+        die("--clients=%u: pairs want an even number", o->clients);
+    if (o->duration_ns == 0)
+        die("--duration=0 measures nothing");
+    if (o->scenario == SCEN_FLOOR && o->rate == 0 && o->in_flight < o->floor_batch)
+        die("--in-flight=%u: a floor of %u per send needs as many", o->in_flight, o->floor_batch);
+    if ((o->scenario == SCEN_STORM || o->scenario == SCEN_SLOW) && o->rate == 0)
+        o->rate = o->scenario == SCEN_STORM ? 20000 : 1000;
+    if (o->kind == FRAME_JSON && o->payload < FRAME_MIN_JSON)
+        die("--payload=%u: JSON has at least %u", o->payload, FRAME_MIN_JSON);
+    if (o->depth == LOAD_TO_HELLO && !(o->scenario == SCEN_STORM ? o->storm_url.tls : o->url.tls))
+        die("--depth=hello is for wss://");
+}
+
 void
 opt_parse(struct opt *o, int argc, char **argv)
 {
     *o = (struct opt){.payload = 128, .concurrency = 64, .warmup_ns = 1000000000,
         .duration_ns = 5000000000, .settle_ns = 2000000000, .repeat = 3, .server_cpu = -1,
-        .cpu = -1, .buffers = 2048, .buffer_bytes = 4096, .floor_batch = 1, .channels = 1};
-    parse_url(o, "ws://127.0.0.1:8000/socketcluster/");
+        .cpu = -1, .buffers = 2048, .buffer_bytes = 4096, .floor_batch = 1, .channels = 1,
+        .deflate_min = 256, .depth = LOAD_TO_READY, .storm = 32, .slow = 1000, .sample_ns = 250000000};
+    parse_url(&o->url, "ws://127.0.0.1:8000/socketcluster/", "url");
     if (argc >= 2 && argv[1][0] != '-')
         set_scenario(o, argv[1]);
     for (int id; (id = getopt_long(argc, argv, "", longs, NULL)) != -1;)
@@ -235,10 +316,7 @@ opt_parse(struct opt *o, int argc, char **argv)
         die("which scenario? see ringcast-bench --help");
     if (optind != argc - 1)
         die("\"%s\" is one word too many", argv[argc - 1]);
-    if (o->scenario == SCEN_PAIRS && o->clients % 2 != 0)
-        die("--clients=%u: pairs want an even number", o->clients);
-    if (o->duration_ns == 0)
-        die("--duration=0 measures nothing");
-    if (o->scenario == SCEN_FLOOR && o->rate == 0 && o->in_flight < o->floor_batch)
-        die("--in-flight=%u: a floor of %u per send needs as many", o->in_flight, o->floor_batch);
+    if (o->storm_url.path == NULL)
+        o->storm_url = o->url;
+    check(o);
 }

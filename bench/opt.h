@@ -9,23 +9,50 @@
 #include "bench/proc.h"
 #include "common/base.h"
 
-enum scenario { SCEN_FANOUT, SCEN_PAIRS, SCEN_RTT, SCEN_IDLE, SCEN_CONNECT, SCEN_FLOOR };
+enum scenario {
+    SCEN_FANOUT,
+    SCEN_PAIRS,
+    SCEN_RTT,
+    SCEN_IDLE,
+    SCEN_CONNECT,
+    SCEN_STORM,
+    SCEN_SLOW,
+    SCEN_FLOOR,
+    SCEN_PACK,
+};
 enum floor_kind { FLOOR_SINGLE, FLOOR_BATCH, FLOOR_SEND };
 
 #define OPT_REPEAT_MAX 101
+
+/* Where to connect. */
+struct opt_url {
+    struct sockaddr_in to;
+    const char *path;
+    char host[256];
+    bool tls;
+};
 
 struct opt {
     enum scenario scenario;
     const char *scenario_name;
     enum floor_kind floor;
     uint32_t floor_batch; /* frames per send */
-    struct sockaddr_in to;
-    const char *path;
+    struct opt_url url;
+    struct opt_url storm_url; /* storm: where it goes; without a path: the same as url */
+    bool tls_12, resume;
+    bool deflate;
+    uint32_t deflate_min; /* publishes of so many bytes are packed */
+    enum load_depth depth;
+    uint32_t storm;      /* storm: connections of it at a time */
+    double storm_rate;   /* storm: connections per second; 0: as many as go */
+    uint32_t slow;       /* slow: readers that pause */
+    uint64_t sample_ns;  /* slow: between two readings of memory */
     uint32_t clients;
     uint32_t channels;  /* idle: connections are spread over so many */
     double rate;        /* deliveries per second over all subscribers; 0: full speed */
     uint32_t in_flight; /* full speed: messages on their way per channel */
     uint32_t payload;
+    enum frame_kind kind;
     uint32_t concurrency;
     uint64_t warmup_ns, duration_ns, settle_ns;
     uint32_t repeat;

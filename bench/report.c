@@ -2,6 +2,7 @@
 #include "bench/report.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/bug.h"
@@ -50,16 +51,42 @@ by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+double
+report_median(double *v, uint32_t n)
+{
+    if (n == 0)
+        return 0;
+    qsort(v, n, sizeof v[0], by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
 static double
-median(const struct report *r, enum figure f)
+median(const struct sample_set *set, enum figure f)
 {
     double v[OPT_REPEAT_MAX];
-    for (uint32_t i = 0; i < r->n; i++)
-        v[i] = figure(&r->sample[i], f);
-    if (r->n == 0)
-        return 0;
-    qsort(v, r->n, sizeof v[0], by_value);
-    return r->n % 2 ? v[r->n / 2] : (v[r->n / 2 - 1] + v[r->n / 2]) / 2;
+    for (uint32_t i = 0; i < set->n; i++)
+        v[i] = figure(&set->sample[i], f);
+    return report_median(v, set->n);
+}
+
+/* Median of what each window of the storm was of the quiet one before it. */
+static double
+storm_ratio(const struct report *r, enum figure f)
+{
+    double v[OPT_REPEAT_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->during.n; i++)
+        if (figure(&r->set.sample[i], f) > 0)
+            v[n++] = figure(&r->during.sample[i], f) / figure(&r->set.sample[i], f);
+    return report_median(v, n);
+}
+
+static double
+storm_rate(const struct report *r)
+{
+    double v[OPT_REPEAT_MAX];
+    memcpy(v, r->storm_per_second, sizeof v);
+    return report_median(v, r->during.n);
 }
 
 static bool
@@ -70,13 +97,25 @@ healthy(const struct report *r)
         c->disconnects == 0 && c->refused == 0;
 }
 
+uint64_t
+report_most(const struct report *r)
+{
+    uint64_t most = r->mem_before;
+    for (uint32_t i = 0; i < r->readings; i++)
+        most = MAX(most, r->reading[i].private_bytes);
+    return most;
+}
+
 static void
 json_head(FILE *f, const struct report *r)
 {
     const struct opt *o = r->opt;
     static const char *const kinds[] = {"single", "batch", "send"};
-    fprintf(f, "{\"scenario\":\"%s\",\"clients\":%u,\"payload\":%u,", o->scenario_name, o->clients,
-        o->payload);
+    fprintf(f, "{\"scenario\":\"%s\",\"clients\":%u,\"payload\":%u,\"payload_as\":\"%s\",\"tls\":%s,\"deflate\":%s,",
+        o->scenario_name, o->clients, o->payload, o->kind == FRAME_JSON ? "json" : "text",
+        o->url.tls ? "true" : "false", o->deflate ? "true" : "false");
+    if (r->tls_terms[0] != 0)
+        fprintf(f, "\"tls_terms\":\"%s\",", r->tls_terms);
     if (o->scenario == SCEN_FLOOR)
         fprintf(f, "\"kind\":\"%s\",\"batch\":%u,", kinds[o->floor], o->floor_batch);
     if (o->rate > 0)
@@ -91,56 +130,98 @@ static void
 json_counts(FILE *f, const struct report *r)
 {
     const struct load_counts *c = &r->count;
-    fprintf(f,
-        "\"published\":%llu,\"delivered\":%llu,\"lost\":%llu,\"doubled\":%llu,\"reordered\":%llu,"
-        "\"stale\":%llu,\"foreign\":%llu,\"opened\":%llu,\"disconnects\":%llu,\"refused\":%llu,"
-        "\"pings\":%llu,\"recvs\":%llu,\"ok\":%s",
-        (unsigned long long)c->published, (unsigned long long)c->delivered,
-        (unsigned long long)r->missing, (unsigned long long)c->twice, (unsigned long long)c->late,
-        (unsigned long long)c->stale, (unsigned long long)c->foreign,
-        (unsigned long long)c->opened, (unsigned long long)c->disconnects,
-        (unsigned long long)c->refused, (unsigned long long)c->pings,
-        (unsigned long long)c->recvs, healthy(r) ? "true" : "false");
+    const struct {
+        const char *name;
+        uint64_t value;
+    } rows[] = {{"published", c->published}, {"delivered", c->delivered}, {"lost", r->missing},
+        {"doubled", c->twice}, {"reordered", c->late}, {"stale", c->stale}, {"foreign", c->foreign},
+        {"opened", c->opened}, {"disconnects", c->disconnects}, {"refused", c->refused}, {"pings", c->pings},
+        {"recvs", c->recvs}, {"wire_bytes", c->wire_bytes}, {"packed", c->packed}, {"secured", c->secured},
+        {"resumed", c->resumed}, {"no_buffers", c->no_buffers}};
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        fprintf(f, "\"%s\":%" PRIu64 ",", rows[i].name, rows[i].value);
+    fprintf(f, "\"ok\":%s", healthy(r) ? "true" : "false");
 }
 
 static void
-json_samples(FILE *f, const struct report *r)
+json_samples(FILE *f, const struct sample_set *set)
 {
     fputs("\"median\":{", f);
     for (int i = 0; i < F_N; i++)
-        fprintf(f, "%s\"%s\":%.4f", i ? "," : "", figure_name[i], median(r, (enum figure)i));
+        fprintf(f, "%s\"%s\":%.4f", i ? "," : "", figure_name[i], median(set, (enum figure)i));
     fputs("},\"repeats\":[", f);
-    for (uint32_t k = 0; k < r->n; k++) {
+    for (uint32_t k = 0; k < set->n; k++) {
+        const struct sample *s = &set->sample[k];
         fputs(k ? ",{" : "{", f);
         for (int i = 0; i < F_N; i++)
-            fprintf(f, "\"%s\":%.4f,", figure_name[i], figure(&r->sample[k], (enum figure)i));
-        fprintf(f, "\"seconds\":%.4f,\"units\":%llu,\"softirq_us\":%.1f,\"recorded\":%llu}",
-            r->sample[k].seconds, (unsigned long long)r->sample[k].units,
-            (double)r->sample[k].softirq_ns / 1e3, (unsigned long long)r->sample[k].recorded);
+            fprintf(f, "\"%s\":%.4f,", figure_name[i], figure(s, (enum figure)i));
+        fprintf(f, "\"seconds\":%.4f,\"units\":%" PRIu64 ",\"softirq_us\":%.1f,\"recorded\":%" PRIu64 "}", s->seconds,
+            s->units, (double)s->softirq_ns / 1e3, s->recorded);
     }
-    fputs("],", f);
+    fputs("]", f);
 }
 
 static double
-idle_per_conn(uint64_t before, uint64_t after, uint64_t conns)
+per_conn(uint64_t before, uint64_t after, uint64_t conns)
 {
     return conns ? ((double)after - (double)before) / (double)conns : 0;
+}
+
+static void
+json_idle(FILE *f, const struct report *r)
+{
+    fprintf(f,
+        "\"connections\":%" PRIu64 ",\"channels\":%u,\"private_before\":%" PRIu64 ",\"private_after\":%" PRIu64 ","
+        "\"private_per_connection\":%.1f,\"pss_per_connection\":%.1f,",
+        r->idle_conns, r->opt->channels, r->mem_before, r->mem_after,
+        per_conn(r->mem_before, r->mem_after, r->idle_conns), per_conn(r->pss_before, r->pss_after, r->idle_conns));
+}
+
+static void
+json_storm(FILE *f, const struct report *r)
+{
+    static const char *const depths[] = {"hello", "upgrade", "ready"};
+    json_samples(f, &r->set);
+    fputs(",\"during\":{", f);
+    json_samples(f, &r->during);
+    fprintf(f,
+        "},\"storm\":{\"depth\":\"%s\",\"tls\":%s,\"tls_terms\":\"%s\",\"at_a_time\":%u,\"per_second\":%.1f,"
+        "\"opened\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"secured\":%" PRIu64 ",\"resumed\":%" PRIu64 ",\"p50_us\":%.1f,\"p99_us\":%.1f},"
+        "\"p50_ratio\":%.4f,\"p99_ratio\":%.4f,",
+        depths[r->opt->depth], r->opt->storm_url.tls ? "true" : "false", r->storm_terms, r->opt->storm,
+        storm_rate(r), r->storm_opened, r->storm_refused, r->storm_secured, r->storm_resumed,
+        r->storm_p50, r->storm_p99, storm_ratio(r, F_P50), storm_ratio(r, F_P99));
+}
+
+static void
+json_slow(FILE *f, const struct report *r)
+{
+    json_samples(f, &r->set);
+    fprintf(f,
+        ",\"slow\":%u,\"private_before\":%" PRIu64 ",\"private_most\":%" PRIu64 ",\"private_after\":%" PRIu64 ",\"slow_ended\":%u,"
+        "\"slow_level\":%u,\"slow_missed\":%" PRIu64 ",\"notices\":%" PRIu64 ",\"readings\":[",
+        r->opt->slow, r->mem_before, report_most(r), r->mem_after, r->slow.ended, r->slow.level,
+        r->slow.missed, r->count.notices);
+    for (uint32_t i = 0; i < r->readings; i++)
+        fprintf(f, "%s[%.3f,%" PRIu64 ",%u]", i ? "," : "", r->reading[i].seconds, r->reading[i].private_bytes,
+            r->reading[i].open);
+    fputs("],", f);
 }
 
 static void
 json(FILE *f, const struct report *r)
 {
     json_head(f, r);
-    if (r->opt->scenario == SCEN_IDLE)
-        fprintf(f,
-            "\"connections\":%llu,\"channels\":%u,\"private_before\":%llu,\"private_after\":%llu,"
-            "\"private_per_connection\":%.1f,\"pss_per_connection\":%.1f,",
-            (unsigned long long)r->idle_conns, r->opt->channels,
-            (unsigned long long)r->mem_before, (unsigned long long)r->mem_after,
-            idle_per_conn(r->mem_before, r->mem_after, r->idle_conns),
-            idle_per_conn(r->pss_before, r->pss_after, r->idle_conns));
-    else
-        json_samples(f, r);
+    switch (r->opt->scenario) {
+    case SCEN_IDLE: json_idle(f, r); break;
+    case SCEN_STORM: json_storm(f, r); break;
+    case SCEN_SLOW: json_slow(f, r); break;
+    case SCEN_PACK:
+        fprintf(f, "\"from_bytes\":%u,\"to_bytes\":%u,\"pack_us\":%.3f,\"unpack_us\":%.3f,", r->pack_from, r->pack_to,
+            r->pack_us, r->unpack_us);
+        break;
+    default: json_samples(f, &r->set); fputs(",", f);
+    }
     json_counts(f, r);
     fputs("}\n", f);
 }
@@ -148,37 +229,67 @@ json(FILE *f, const struct report *r)
 static void
 text_idle(FILE *f, const struct report *r)
 {
-    fprintf(f, "  connections       %llu\n", (unsigned long long)r->idle_conns);
+    fprintf(f, "  connections       %" PRIu64 "\n", r->idle_conns);
     fprintf(f, "  private memory    %.1f KiB before, %.1f KiB after: %.0f bytes per connection\n",
         (double)r->mem_before / 1024, (double)r->mem_after / 1024,
-        idle_per_conn(r->mem_before, r->mem_after, r->idle_conns));
+        per_conn(r->mem_before, r->mem_after, r->idle_conns));
     fprintf(f, "  Pss               %.0f bytes per connection\n",
-        idle_per_conn(r->pss_before, r->pss_after, r->idle_conns));
+        per_conn(r->pss_before, r->pss_after, r->idle_conns));
+}
+
+static void
+text_latency(FILE *f, const char *what, const struct sample_set *set)
+{
+    fprintf(f, "  %-17s p50 %.1f  p90 %.1f  p99 %.1f  p99.9 %.1f  max %.1f\n", what, median(set, F_P50),
+        median(set, F_P90), median(set, F_P99), median(set, F_P999), median(set, F_MAX));
 }
 
 static void
 text_samples(FILE *f, const struct report *r)
 {
+    const struct sample_set *set = &r->set;
     const char *unit = r->opt->scenario == SCEN_CONNECT ? "connections" : "deliveries";
-    fprintf(f, "  %s/s      %.0f\n", unit, median(r, F_RATE));
+    fprintf(f, "  %s/s      %.0f\n", unit, median(set, F_RATE));
     if (r->has_cpu)
-        fprintf(f, "  server            %.3f us of CPU each, %.2f cores\n", median(r, F_CPU),
-            median(r, F_SERVER));
-    fprintf(f, "  load generator    %.2f cores\n", median(r, F_LOAD));
-    fprintf(f, "  latency, us       p50 %.1f  p90 %.1f  p99 %.1f  p99.9 %.1f  max %.1f\n",
-        median(r, F_P50), median(r, F_P90), median(r, F_P99), median(r, F_P999), median(r, F_MAX));
+        fprintf(f, "  server            %.3f us of CPU each, %.2f cores\n", median(set, F_CPU),
+            median(set, F_SERVER));
+    fprintf(f, "  load generator    %.2f cores\n", median(set, F_LOAD));
+    text_latency(f, "latency, us", set);
     fputs("  each repeat      ", f);
-    for (uint32_t i = 0; i < r->n; i++)
-        fprintf(f, " %.0f/s %.3fus", figure(&r->sample[i], F_RATE), figure(&r->sample[i], F_CPU));
+    for (uint32_t i = 0; i < set->n; i++)
+        fprintf(f, " %.0f/s %.3fus", figure(&set->sample[i], F_RATE), figure(&set->sample[i], F_CPU));
     fputc('\n', f);
 }
 
 static void
-text(FILE *f, const struct report *r)
+text_storm(FILE *f, const struct report *r)
+{
+    text_samples(f, r);
+    text_latency(f, "in the storm, us", &r->during);
+    fprintf(f, "  p99 in the storm  %.2f x the quiet one; p50 %.2f x; server %.2f cores\n", storm_ratio(r, F_P99),
+        storm_ratio(r, F_P50), median(&r->during, F_SERVER));
+    fprintf(f, "  the storm         %.0f connections/s, p50 %.1f, p99 %.1f us, %" PRIu64 " refused%s%s\n", storm_rate(r),
+        r->storm_p50, r->storm_p99, r->storm_refused, r->storm_terms[0] ? ", " : "", r->storm_terms);
+}
+
+static void
+text_slow(FILE *f, const struct report *r)
+{
+    text_samples(f, r);
+    fprintf(f, "  private memory    %.1f KiB before, %.1f most, %.1f in the end: %.0f bytes per slow reader at most\n",
+        (double)r->mem_before / 1024, (double)report_most(r) / 1024, (double)r->mem_after / 1024,
+        per_conn(r->mem_before, report_most(r), r->opt->slow));
+    fprintf(f, "  %u slow readers: %u ended by the server, %u level when they read again, %" PRIu64 " messages missed, "
+               "%" PRIu64 " notices\n",
+        r->opt->slow, r->slow.ended, r->slow.level, r->slow.missed, r->count.notices);
+}
+
+static void
+text_head(FILE *f, const struct report *r)
 {
     const struct opt *o = r->opt;
-    const struct load_counts *c = &r->count;
-    fprintf(f, "%s: %u clients, payload %u, ", o->scenario_name, o->clients, o->payload);
+    fprintf(f, "%s: %u clients, payload %u%s%s%s, ", o->scenario_name, o->clients, o->payload,
+        o->kind == FRAME_JSON ? " (JSON)" : "", o->url.tls ? ", TLS" : "", o->deflate ? ", deflate" : "");
     if (o->scenario == SCEN_IDLE)
         fprintf(f, "%u channels\n", o->channels);
     else if (o->scenario == SCEN_CONNECT)
@@ -187,16 +298,29 @@ text(FILE *f, const struct report *r)
         fprintf(f, "%.0f deliveries/s by timetable\n", o->rate);
     else
         fprintf(f, "full speed, %u in flight\n", o->in_flight);
-    if (o->scenario == SCEN_IDLE)
-        text_idle(f, r);
-    else
-        text_samples(f, r);
-    fprintf(f, "  published %llu, delivered %llu, lost %llu, doubled %llu, reordered %llu, "
-               "foreign %llu, disconnects %llu, refused %llu\n",
-        (unsigned long long)c->published, (unsigned long long)c->delivered,
-        (unsigned long long)r->missing, (unsigned long long)(c->twice + c->stale),
-        (unsigned long long)c->late, (unsigned long long)c->foreign,
-        (unsigned long long)c->disconnects, (unsigned long long)c->refused);
+    if (r->tls_terms[0] != 0)
+        fprintf(f, "  %s\n", r->tls_terms);
+}
+
+static void
+text(FILE *f, const struct report *r)
+{
+    const struct load_counts *c = &r->count;
+    text_head(f, r);
+    switch (r->opt->scenario) {
+    case SCEN_IDLE: text_idle(f, r); break;
+    case SCEN_STORM: text_storm(f, r); break;
+    case SCEN_SLOW: text_slow(f, r); break;
+    case SCEN_PACK:
+        fprintf(f, "  %u bytes become %u: %.2f us to pack, %.2f us to unpack\n", r->pack_from, r->pack_to, r->pack_us,
+            r->unpack_us);
+        return;
+    default: text_samples(f, r);
+    }
+    fprintf(f, "  published %" PRIu64 ", delivered %" PRIu64 ", lost %" PRIu64 ", doubled %" PRIu64 ", reordered %" PRIu64 ", "
+               "foreign %" PRIu64 ", disconnects %" PRIu64 ", refused %" PRIu64 "\n",
+        c->published, c->delivered, r->missing, c->twice + c->stale, c->late,
+        c->foreign, c->disconnects, c->refused);
 }
 
 bool

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a command against a server of its own: {url} in the command becomes ws://127.0.0.1:PORT.
+"""Runs a command against a server of its own: {url} in the command becomes ws://127.0.0.1:PORT, {pid} the
+process of `ringcast run`.
 
     with_server.py --bin build/dev/bin [--set section.key=value ...] -- COMMAND...
 
@@ -39,7 +40,8 @@ def main():
         watchdog.cancel()
         port = re.search(r"ready on tcp://[^ ]*:(\d+)", ready)
         if port:
-            status = subprocess.call([a.replace("{url}", f"ws://127.0.0.1:{port[1]}") for a in command])
+            status = subprocess.call([a.replace("{url}", f"ws://127.0.0.1:{port[1]}").replace("{pid}", str(server.pid))
+                for a in command])
     finally:
         watchdog.cancel()
         server.send_signal(signal.SIGTERM)

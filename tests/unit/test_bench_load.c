@@ -93,34 +93,36 @@ unmask(const uint8_t *p, size_t n, char *text)
 }
 
 static void
-check_publish(uint32_t payload)
+check_publish(enum frame_kind kind, uint32_t payload)
 {
-    static uint8_t out[70000], in[70000];
-    static char text[70000], want[70000];
+    static uint8_t out[70000];
+    static char text[70000], want[70000], stamped[70000];
     struct frame_pair f;
     uint64_t seq = 0x123456789abcdef0ull, ns = 0xfedcba9876543210ull, seq2, ns2;
-    frame_pair_make(&f, "bench-7", payload, false);
+    frame_pair_make(&f, "bench-7", kind, payload, false);
     frame_publish(&f, out, seq, ns);
     size_t len = unmask(out, f.out_n, text);
-    snprintf(want, sizeof want,
-        "{\"event\":\"#publish\",\"data\":{\"channel\":\"bench-7\",\"data\":\"123456789abcdef0-"
-        "fedcba9876543210-");
+    snprintf(want, sizeof want, "{\"event\":\"#publish\",\"data\":{\"channel\":\"bench-7\",\"data\":%s",
+        kind == FRAME_TEXT ? "\"123456789abcdef0-fedcba9876543210-"
+                           : "{\"seq\":\"123456789abcdef0\",\"due\":\"fedcba9876543210\",\"rows\":[0");
     assert_memory_equal(text, want, strlen(want));
-    assert_string_equal(text + len - 3, "\"}}");
-    const char *data = strstr(text, "\"data\":\"") + 8;
-    assert_int_equal(strlen(data) - 3, payload);
+    assert_string_equal(text + len - 2, "}}");
+    const char *data = strstr(text, "\"data\":") + 8;
+    data = strstr(data, "\"data\":") + 7;
+    assert_int_equal(strlen(data) - 2 - (kind == FRAME_TEXT ? 2 : 0), payload);
     /* What a server makes of it is what counts as a delivery. */
-    size_t head = len < 126 ? 2 : 4;
-    in[0] = 0x81;
-    in[1] = len < 126 ? (uint8_t)len : 126;
-    if (head == 4)
-        store_be16(in + 2, (uint16_t)len);
-    memcpy(in + head, text, len);
-    assert_int_equal(f.in_n, head + len);
-    assert_true(frame_is_delivery(&f, in, &seq2, &ns2));
+    assert_int_equal(f.text_n, len);
+    assert_int_equal(f.in_n, (len < 126 ? 2 : 4) + len);
+    assert_true(frame_is_delivery(&f, (uint8_t *)text, len, &seq2, &ns2));
     assert_true(seq2 == seq && ns2 == ns);
-    in[f.in_n - 1] ^= 1;
-    assert_false(frame_is_delivery(&f, in, &seq2, &ns2));
+    frame_stamp(&f, (uint8_t *)stamped, seq, ns);
+    assert_memory_equal(stamped, text, len);
+    assert_false(frame_is_delivery(&f, (uint8_t *)text, len - 1, &seq2, &ns2));
+    text[len - 1] ^= 1;
+    assert_false(frame_is_delivery(&f, (uint8_t *)text, len, &seq2, &ns2));
+    text[len - 1] ^= 1;
+    text[f.seq_at + 16] ^= 1;
+    assert_false(frame_is_delivery(&f, (uint8_t *)text, len, &seq2, &ns2));
     frame_pair_free(&f);
 }
 
@@ -129,9 +131,36 @@ publish_and_delivery_have_the_same_text(void **state)
 {
     (void)state;
     for (uint32_t payload = FRAME_MIN_PAYLOAD; payload < 300; payload++)
-        check_publish(payload);
-    check_publish(4096);
-    check_publish(FRAME_MAX_PAYLOAD);
+        check_publish(FRAME_TEXT, payload);
+    for (uint32_t payload = FRAME_MIN_JSON; payload < 700; payload++)
+        check_publish(FRAME_JSON, payload);
+    check_publish(FRAME_TEXT, 4096);
+    check_publish(FRAME_JSON, 4096);
+    check_publish(FRAME_TEXT, FRAME_MAX_PAYLOAD);
+    check_publish(FRAME_JSON, FRAME_MAX_PAYLOAD);
+}
+
+/* Brackets and quotes close where they should. */
+static void
+json_payloads_are_json(void **state)
+{
+    (void)state;
+    for (uint32_t payload = FRAME_MIN_JSON; payload < 1200; payload++) {
+        struct frame_pair f;
+        int depth = 0;
+        bool quoted = false;
+        frame_pair_make(&f, "c", FRAME_JSON, payload, true);
+        const char *p = (const char *)f.in + (f.in_n - f.text_n);
+        for (uint32_t i = 0; i < f.text_n; i++) {
+            assert_true(p[i] >= ' ' && p[i] != '\\');
+            quoted ^= p[i] == '"';
+            if (!quoted)
+                depth += (p[i] == '{' || p[i] == '[') - (p[i] == '}' || p[i] == ']');
+            assert_true(depth > 0 || i == f.text_n - 1);
+        }
+        assert_true(!quoted && depth == 0);
+        frame_pair_free(&f);
+    }
 }
 
 static void
@@ -166,6 +195,9 @@ headers_of_all_lengths(void **state)
     assert_int_equal(frame_head(large, 10, &n, &op), 10);
     assert_int_equal(n, 65538);
     assert_int_equal(op, 2);
+    static const uint8_t packed[] = {0xc1, 3};
+    assert_int_equal(frame_head(packed, 2, &n, &op), 2);
+    assert_int_equal(op, 1 | FRAME_PACKED);
     assert_int_equal(frame_head(masked, 2, &n, &op), -1);
 }
 
@@ -178,6 +210,7 @@ main(void)
         cmocka_unit_test(sequence_in_order),
         cmocka_unit_test(sequence_tells_loss_doubles_and_order_apart),
         cmocka_unit_test(publish_and_delivery_have_the_same_text),
+        cmocka_unit_test(json_payloads_are_json),
         cmocka_unit_test(hex_goes_there_and_back),
         cmocka_unit_test(headers_of_all_lengths),
     };
