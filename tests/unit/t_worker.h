@@ -22,7 +22,7 @@
 #include <cmocka.h>
 
 #define T_BROKERS 4
-#define T_DEADLINE_MS 20000
+#define T_DEADLINE_MS 10000
 
 /* What links were asked for and took: one record each, in order. */
 enum t_kind {
