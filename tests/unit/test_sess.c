@@ -285,6 +285,43 @@ an_answer_to_who_is_gone_is_nobodys(void **state)
     assert_int_equal(t_count(T_UNSUBSCRIBE), 1);
 }
 
+/* Slots are used again: an answer for the former holder of a channel's slot says nothing of the present one. */
+static void
+an_answer_for_a_channel_that_is_gone_holds_no_other(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *a = t_open(), *b = t_open(), *c = t_open();
+    t_say_subscribe(a, "old");
+    T_UNTIL(t_waiting(0) == 1);
+    t_close(a);
+    T_UNTIL(t_conn(a) == NULL);
+    t_say_subscribe(b, "new");
+    T_UNTIL(t_waiting(0) == 2);
+    assert_int_equal(t_last(T_SUBSCRIBE, "new")->chan, t_last(T_SUBSCRIBE, "old")->chan);
+    t_answer(0, ERR_NONE); /* old's */
+    t_hears_nothing(b);
+    t_say_subscribe(c, "new");
+    t_hears_nothing(c);
+    t_answer_all(0);
+    t_hears_done(b, 2);
+    t_hears_done(c, 2);
+}
+
+/* Completions compare 24 bits of a generation; answers, which may take longer, all of it. */
+static void
+an_answer_that_took_very_long_finds_no_stranger(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *a = t_open();
+    t_say_publish(a, "x", "1");
+    T_UNTIL(t_waiting(0) == 1);
+    t_conn(a)->head.gen += 1u << 24; /* the slot was used sixteen million times since */
+    t_answer(0, ERR_NONE);
+    t_hears_nothing(a);
+}
+
 /* -- subscriptions -- */
 
 static void
@@ -778,6 +815,8 @@ main(void)
         T(two_brokers_may_answer_in_any_order),
         T(what_brokers_may_owe_one_connection_is_bounded),
         T(an_answer_to_who_is_gone_is_nobodys),
+        T(an_answer_for_a_channel_that_is_gone_holds_no_other),
+        T(an_answer_that_took_very_long_finds_no_stranger),
         T(who_joins_an_open_question_hears_with_the_first),
         T(a_subscribe_that_the_broker_refuses_leaves_nobody_subscribed),
         T(the_asker_may_leave_before_the_answer),
