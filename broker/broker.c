@@ -330,7 +330,8 @@ open_listener(struct broker *b, struct conf_error *err)
 bool
 broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err)
 {
-    *b = (struct broker){.conf = conf, .index = index, .listen_fd = -1, .signal_fd = -1, .parent_fd = -1};
+    *b = (struct broker){.conf = conf, .index = index, .listen_fd = -1, .signal_fd = -1, .parent_fd = -1,
+        .worker_uid = geteuid()};
     b->now = b->seen = b->beat_at = mono_now();
     b->settle_by = mono_add_ms(b->now, SETTLE_MS);
     if (getrandom(&b->seed, sizeof b->seed, 0) != sizeof b->seed)
@@ -352,6 +353,15 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
     b->metrics = b->page.values;
     arm_accept(b);
     return true;
+}
+
+void
+broker_show_rights(struct broker *b, const struct priv_state *now)
+{
+    GAUGE(b, user_id, now->user_id);
+    GAUGE(b, capabilities, now->capabilities);
+    GAUGE(b, no_new_privs, now->no_new_privs);
+    GAUGE(b, core_dumps, now->core_dumps);
 }
 
 void

@@ -12,6 +12,7 @@
 #include "common/metric.h"
 #include "common/mono.h"
 #include "common/pool.h"
+#include "common/priv.h"
 #include "common/ring.h"
 
 enum broker_op {
@@ -38,6 +39,7 @@ struct broker {
     struct mono grace_until;  /* until then nobody is given up for silence */
     int listen_fd;
     int signal_fd, parent_fd;
+    uid_t worker_uid;         /* whose processes may attach, beside our own user's and root's */
     char path[108];           /* of the listening socket */
     struct pool peers;        /* struct peer */
     struct pool chans;        /* struct chan */
@@ -58,6 +60,8 @@ struct broker {
 bool broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err) MUST_CHECK;
 /* Watches signal_fd and parent_fd, where they are set. */
 void broker_watch(struct broker *b);
+/* Shows in the counters what this process may do. */
+void broker_show_rights(struct broker *b, const struct priv_state *now);
 void broker_turn(struct broker *b, uint32_t max_wait_ms);
 void broker_run(struct broker *b);
 void broker_fini(struct broker *b);

@@ -2,7 +2,23 @@
 #include "broker/broker.h"
 #include "common/bug.h"
 #include "common/log.h"
+#include "common/priv.h"
 #include "common/start.h"
+
+/* Its socket and its counter page are there, and its ring: nothing else needs rights. */
+static void
+give_up_rights(struct broker *b, const struct conf *conf)
+{
+    struct conf_error err;
+    struct priv_user own, workers;
+    if (!priv_user_find(&own, conf, "broker.user", false, &err) ||
+        !priv_user_find(&workers, conf, "worker.user", true, &err) ||
+        !priv_share_socket(conf->run_dir, b->path, &own, &workers, &err) || !priv_drop(&own, conf, &err))
+        die("%s", err.text);
+    b->worker_uid = workers.uid;
+    struct priv_state now = priv_look();
+    broker_show_rights(b, &now);
+}
 
 int
 main(int argc, char **argv)
@@ -17,6 +33,7 @@ main(int argc, char **argv)
     b.signal_fd = start.signal_fd;
     b.parent_fd = start.parent_fd;
     broker_watch(&b);
+    give_up_rights(&b, &conf);
     log_info("ready", "socket=%s %s", b.path, ring_describe(&b.ring));
     start_ready(&start);
     broker_run(&b);

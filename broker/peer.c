@@ -91,7 +91,7 @@ judge_hello(struct broker *b, struct peer *p, const struct greeting *g)
     struct ucred cred;
     socklen_t n = sizeof cred;
     if (getsockopt(p->fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 ||
-        (cred.uid != geteuid() && cred.uid != 0 && geteuid() != 0))
+        (cred.uid != geteuid() && cred.uid != 0 && cred.uid != b->worker_uid))
         return "another user's process";
     if (g->hello.magic != IPC_MAGIC || g->hello.version != IPC_VERSION)
         return "another version of the lanes: run worker and broker of one release";

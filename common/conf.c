@@ -3,7 +3,8 @@
  * the main thread; never on a path that a message takes.
  *
  * Besides settings, these variables are known: RINGCAST_CONFIG (the file, as --config), and what
- * the processes use among themselves: RINGCAST_READY_FD, RINGCAST_PARENT_FD, RINGCAST_LISTEN_*.
+ * the processes use among themselves: RINGCAST_READY_FD, RINGCAST_PARENT_FD, RINGCAST_FILES_FD,
+ * RINGCAST_LISTEN_*.
  * Variables that begin with RINGCAST_TEST_ are left to tests. */
 #include "common/conf.h"
 
@@ -22,6 +23,7 @@
 
 #include "common/addr.h"
 #include "common/bug.h"
+#include "common/file.h"
 #include "common/view.h"
 
 #include "common/banned.h"
@@ -755,7 +757,7 @@ load_text(struct conf *c, struct view text, const char *path, struct conf_errors
 static uint8_t *
 read_file(const char *path, size_t *n, struct conf_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = file_open(path);
     if (fd < 0) {
         (void)conf_fail(err, "the settings file %s cannot be opened: %s", path, strerror(errno));
         return NULL;
@@ -794,7 +796,7 @@ conf_load_file(struct conf *c, const char *path, struct conf_errors *all)
 static bool
 env_is_ours(const char *name, size_t n)
 {
-    static const char *const known[] = {"CONFIG", "READY_FD", "PARENT_FD"};
+    static const char *const known[] = {"CONFIG", "READY_FD", "PARENT_FD", "FILES_FD"};
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (n == strlen(known[i]) && memcmp(name, known[i], n) == 0)
             return true;
@@ -1500,6 +1502,22 @@ const char *
 conf_start_file(void)
 {
     return start.file;
+}
+
+bool
+conf_names_path(const struct conf *c, const char *path)
+{
+    if (path[0] != '/')
+        return false;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct conf_list *list = field(c, &rows[i]);
+        if (rows[i].type == T_STR && strcmp(*(char **)field(c, &rows[i]), path) == 0)
+            return true;
+        for (uint32_t k = 0; rows[i].type == T_LIST && k < list->n; k++)
+            if (strcmp(list->v[k], path) == 0)
+                return true;
+    }
+    return false;
 }
 
 char **

@@ -112,6 +112,8 @@ bool conf_reload(struct conf *c, struct conf_errors *all) MUST_CHECK;
  * none), and the --section.key=value flags. */
 const char *conf_start_file(void);
 char **conf_start_flags(unsigned *count);
+/* Whether a setting, or an entry of one that is a list, is this path. */
+bool conf_names_path(const struct conf *c, const char *path);
 /* The rows as --help shows them, to stdout. */
 void conf_print_settings(void);
 

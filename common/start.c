@@ -10,6 +10,7 @@
 
 #include "common/bug.h"
 #include "common/log.h"
+#include "common/priv.h"
 
 #include "common/banned.h"
 
@@ -70,6 +71,7 @@ start_process(struct start *s, struct conf *conf, const char *kind, int argc, ch
     (void)snprintf(usage, sizeof usage, "%s [--%s.index=N] [--config FILE] [--section.key=value ...]", program, kind);
     conf_from_command_line(conf, &argc, argv, program, usage);
     s->index = take_index(kind, argc, argv);
+    priv_begin();
     (void)snprintf(who, sizeof who, "%s.%u", kind, s->index);
     log_init(who, conf->log_level, (uint32_t)conf->log_rate);
     s->signal_fd = start_signals(false);

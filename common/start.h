@@ -13,7 +13,7 @@ struct start {
     int ready_fd;   /* told once by start_ready (RINGCAST_READY_FD); -1: nobody asked */
 };
 
-/* Everything above, for "worker" or "broker". Ends the process with a sentence on what is not right. */
+/* Everything above, for "worker" or "broker", and priv_begin. Ends the process with a sentence on what is not right. */
 void start_process(struct start *s, struct conf *conf, const char *kind, int argc, char **argv);
 /* Tells the parent that the process is up; later calls do nothing. */
 void start_ready(struct start *s);

@@ -1,6 +1,7 @@
 #include "worker/link.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -73,6 +74,7 @@ struct links {
     void *arg;
     struct mono now, seen, grace_until;
     uint32_t lane_bytes;
+    int run_dir_fd; /* opened at start, for a user who may not walk there by name any more; -1: none */
     struct link link[];
 };
 
@@ -472,17 +474,34 @@ make_segment(struct link *l, int *fd)
     return true;
 }
 
+static bool
+connect_in(const struct link *l, const char *dir)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    int n = snprintf(sun.sun_path, sizeof sun.sun_path, "%s/broker-%u.sock", dir, l->broker);
+    return n > 0 && (size_t)n < sizeof sun.sun_path && connect(l->fd, (struct sockaddr *)&sun, sizeof sun) == 0;
+}
+
+/* By name, as the directory may have been made anew; if our user may not go there, from inside of it. */
+static bool
+connect_broker(const struct link *l)
+{
+    char inside[32];
+    if (connect_in(l, l->all->conf->run_dir))
+        return true;
+    if (errno != EACCES || l->all->run_dir_fd < 0)
+        return false;
+    snprintf(inside, sizeof inside, "/proc/self/fd/%d", l->all->run_dir_fd);
+    return connect_in(l, inside);
+}
+
 static void
 try_attach(struct link *l)
 {
     struct links *ls = l->all;
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
     int segment_fd = -1;
-    int n = snprintf(sun.sun_path, sizeof sun.sun_path, "%s/broker-%u.sock", ls->conf->run_dir, l->broker);
-    bool ok = n > 0 && (size_t)n < sizeof sun.sun_path;
     l->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    ok = ok && l->fd >= 0 && connect(l->fd, (struct sockaddr *)&sun, sizeof sun) == 0 &&
-        make_segment(l, &segment_fd) && say_hello(l, segment_fd);
+    bool ok = l->fd >= 0 && connect_broker(l) && make_segment(l, &segment_fd) && say_hello(l, segment_fd);
     if (segment_fd >= 0)
         close(segment_fd);
     if (!ok) {
@@ -813,6 +832,7 @@ links_new(const struct conf *conf, struct ring *ring, unsigned worker_idx, unsig
     ls->arg = ring_arg;
     ls->lane_bytes = (uint32_t)conf->lane_bytes;
     ls->now = ls->seen = mono_now();
+    ls->run_dir_fd = open(conf->run_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     for (unsigned i = 0; i < count; i++)
         ls->link[i] = (struct link){
             .all = ls,
@@ -836,5 +856,7 @@ links_free(struct links *ls)
         free(l->line);
         free(l->xoff);
     }
+    if (ls->run_dir_fd >= 0)
+        close(ls->run_dir_fd);
     free(ls);
 }

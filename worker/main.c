@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/priv.h"
 #include "common/start.h"
 #include "worker/listen.h"
 #include "worker/worker.h"
@@ -24,7 +25,43 @@ struct thread {
 
 static struct start start;
 static _Atomic int stop;
-static _Atomic unsigned not_ready; /* rings */
+
+/* Rings are made while the process may still do everything, and run when it has given that up. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    unsigned made; /* rings that wait */
+    bool open;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
+
+static void
+gate_wait(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.made++;
+    pthread_cond_broadcast(&gate.moved);
+    while (!gate.open)
+        pthread_cond_wait(&gate.moved, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void
+gate_await(unsigned rings)
+{
+    pthread_mutex_lock(&gate.lock);
+    while (gate.made < rings)
+        pthread_cond_wait(&gate.moved, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void
+gate_open(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.open = true;
+    pthread_cond_broadcast(&gate.moved);
+    pthread_mutex_unlock(&gate.lock);
+}
 
 static void *
 ring_main(void *arg)
@@ -38,8 +75,9 @@ ring_main(void *arg)
     struct worker *w = worker_new(&t->setup, &err);
     if (w == NULL)
         die("%s", err.text);
-    if (atomic_fetch_sub(&not_ready, 1) == 1)
-        start_ready(&start);
+    gate_wait();
+    priv_drop_capabilities();
+    worker_show_rights(w);
     worker_run(w);
     worker_free(w);
     uint64_t one = 1;
@@ -170,6 +208,18 @@ wait_and_tell(struct conf *conf, struct thread *threads, unsigned rings, int don
     }
 }
 
+/* Everything is open that needs rights: listeners, rings, counter pages. */
+static void
+give_up_rights(const struct conf *conf, unsigned rings)
+{
+    struct conf_error err;
+    struct priv_user user;
+    gate_await(rings);
+    if (!priv_user_find(&user, conf, "worker.user", false, &err) || !priv_drop(&user, conf, &err))
+        die("%s", err.text);
+    gate_open();
+}
+
 int
 main(int argc, char **argv)
 {
@@ -178,13 +228,14 @@ main(int argc, char **argv)
     unsigned rings = (unsigned)MIN(MAX(conf.worker_rings, (uint64_t)1), (uint64_t)RINGS_MAX);
     int done_fd = eventfd(0, EFD_CLOEXEC);
     struct thread *threads = xcalloc(rings, sizeof *threads);
-    not_ready = rings;
     setup_threads(&conf, start.index, threads, rings);
     for (unsigned r = 0; r < rings; r++) {
         threads[r].done_fd = done_fd;
         if (pthread_create(&threads[r].id, NULL, ring_main, &threads[r]) != 0)
             die("can't start a ring thread: raise TasksMax= or ulimit -u");
     }
+    give_up_rights(&conf, rings);
+    start_ready(&start);
     wait_and_tell(&conf, threads, rings, done_fd);
     for (unsigned r = 0; r < rings; r++) {
         pthread_join(threads[r].id, NULL);

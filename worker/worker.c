@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/priv.h"
 #include "common/start.h"
 #include "proto/crypt.h"
 #include "worker/client.h"
@@ -420,6 +421,16 @@ worker_new(const struct worker_setup *s, struct conf_error *err)
     listen_start(w);
     log_info("ring", "listeners=%u connections_max=%u %s", w->listener_count, w->conn_max, ring_describe(&w->ring));
     return w;
+}
+
+void
+worker_show_rights(struct worker *w)
+{
+    struct priv_state now = priv_look();
+    GAUGE(w, user_id, now.user_id);
+    GAUGE(w, capabilities, now.capabilities);
+    GAUGE(w, no_new_privs, now.no_new_privs);
+    GAUGE(w, core_dumps, now.core_dumps);
 }
 
 void

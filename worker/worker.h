@@ -120,6 +120,8 @@ struct worker_setup {
 
 /* Builds a worker in the calling thread; on failure a sentence in err and NULL. */
 struct worker *worker_new(const struct worker_setup *, struct conf_error *err);
+/* Shows in the counters what the calling thread, which is the ring's, may do. */
+void worker_show_rights(struct worker *w);
 /* Turns until *stop says so and every connection has ended. */
 void worker_run(struct worker *w);
 /* One turn; at most max_wait_ms are slept. For worker_run and tests. */

@@ -311,7 +311,7 @@ binds_open(struct binds *b, const struct conf *c, struct conf_error *err)
 {
     *b = (struct binds){.rings = (unsigned)(c->worker_count * c->worker_rings)};
     bool ok = resolve(b, c, err);
-    b->floor = 3 + (int)(b->count * c->worker_rings) + 3;
+    b->floor = 3 + (int)(b->count * c->worker_rings) + 4;
     ok = ok && check_files(b, c, err);
     for (unsigned i = 0; ok && i < b->count; i++) {
         struct bind_place *p = &b->v[i];

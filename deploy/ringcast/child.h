@@ -6,12 +6,13 @@
 #include <sys/types.h>
 
 #include "common/base.h"
+#include "common/conf.h"
 #include "common/mono.h"
 
 /* Longest pause is run.backoff_max; a process that was well for this long begins anew. */
 #define CHILD_QUIET_MS 60000
 
-/* What a child is given. Descriptors must lie at or above 3 + listen_count + 3 (see binds.floor).
+/* What a child is given. Descriptors must lie at or above 3 + listen_count + 4 (see binds.floor).
  */
 struct child_order {
     const char *program; /* path */
@@ -30,6 +31,7 @@ struct child {
     unsigned index;
     pid_t pid;    /* 0: not running */
     int ready_fd; /* read end; -1 when it has spoken */
+    int files_fd; /* on which it asks for files; -1: not running */
     bool ready;
     bool ended_for_good;
     unsigned failures; /* deaths in a row */
@@ -41,6 +43,8 @@ struct child {
 bool child_start(struct child *c, const struct child_order *o) MUST_CHECK;
 /* Something can be read from ready_fd, or it hung up. True when the child just became ready. */
 bool child_on_ready(struct child *c);
+/* It asks for a file of the settings. */
+void child_on_files(struct child *c, const struct conf *conf);
 /* It was reaped: works out when to start it again. Returns the pause in milliseconds. */
 uint64_t child_on_death(struct child *c, struct mono now, uint64_t backoff_max_ms);
 /* "signal 9 (Killed)" or "status 1" of a wait status. */

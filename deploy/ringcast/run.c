@@ -13,6 +13,7 @@
 #include "common/bug.h"
 #include "common/log.h"
 #include "common/metric.h"
+#include "common/priv.h"
 #include "common/ring.h"
 #include "common/start.h"
 
@@ -113,7 +114,7 @@ make_children(struct run *r)
         struct child *ch = &r->children[i];
         ch->is_worker = i >= brokers;
         ch->index = ch->is_worker ? i - brokers : i;
-        ch->ready_fd = -1;
+        ch->ready_fd = ch->files_fd = -1;
         (void)snprintf(
             ch->name, sizeof ch->name, "%s.%u", ch->is_worker ? "worker" : "broker", ch->index);
     }
@@ -196,10 +197,18 @@ catch_signals(struct run *r, struct conf_error *err)
         strerror(errno));
 }
 
+/* Whether children will find the users they shall become. */
+static bool
+check_users(const struct conf *c, struct conf_error *err)
+{
+    struct priv_user u;
+    return priv_user_find(&u, c, "worker.user", false, err) && priv_user_find(&u, c, "broker.user", false, err);
+}
+
 static bool
 run_open(struct run *r, struct conf_error *err)
 {
-    if (!check_io_uring(err) || !find_programs(r, err) || !rundir_open(&r->dir, r->c, err) ||
+    if (!check_users(r->c, err) || !check_io_uring(err) || !find_programs(r, err) || !rundir_open(&r->dir, r->c, err) ||
         !binds_open(&r->binds, r->c, err) || !catch_signals(r, err))
         return false;
     make_children(r);
@@ -498,14 +507,19 @@ wait_for_news(struct run *r, struct pollfd *p)
 {
     nfds_t n = 0;
     p[n++] = (struct pollfd){.fd = r->signal_fd, .events = POLLIN};
-    for (unsigned i = 0; i < r->child_count; i++)
+    for (unsigned i = 0; i < r->child_count; i++) {
         p[n++] = (struct pollfd){.fd = r->children[i].ready_fd, .events = POLLIN};
+        p[n++] = (struct pollfd){.fd = r->children[i].files_fd, .events = POLLIN};
+    }
     if (poll(p, n, next_timeout(r, mono_now())) <= 0)
         return;
-    for (unsigned i = 0; i < r->child_count; i++)
-        if (p[i + 1].revents != 0 && child_on_ready(&r->children[i]))
+    for (unsigned i = 0; i < r->child_count; i++) {
+        if (p[2 * i + 1].revents != 0 && child_on_ready(&r->children[i]))
             log_info("child-ready", "name=%s pid=%d after_ms=%" PRIu64, r->children[i].name,
                 (int)r->children[i].pid, mono_since_ms(mono_now(), r->children[i].started));
+        if (p[2 * i + 2].revents != 0)
+            child_on_files(&r->children[i], r->c);
+    }
     if (p[0].revents != 0)
         on_signals(r);
 }
@@ -513,7 +527,7 @@ wait_for_news(struct run *r, struct pollfd *p)
 static void
 run_loop(struct run *r)
 {
-    struct pollfd *p = xcalloc(r->child_count + 1, sizeof *p);
+    struct pollfd *p = xcalloc(2 * r->child_count + 1, sizeof *p);
     r->next_waiting = mono_add_ms(mono_now(), SAY_WAITING_MS);
     while (r->phase != GONE) {
         struct mono now = mono_now();

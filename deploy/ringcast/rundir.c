@@ -90,7 +90,7 @@ bool
 rundir_open(struct rundir *d, const struct conf *c, struct conf_error *err)
 {
     const char *place = conf_place(c, "run.dir");
-    *d = (struct rundir){.path = c->run_dir, .lock_fd = -1};
+    *d = (struct rundir){.path = c->run_dir, .lock_fd = -1, .brokers = c->broker_count};
     if (mkdir(d->path, 0700) == 0)
         d->made = true;
     else if (errno != EEXIST)
@@ -158,6 +158,10 @@ rundir_close(struct rundir *d)
         empty_dir(d->path);
     }
     (void)rmdir(stat_dir);
+    for (unsigned i = 0; i < d->brokers; i++) {
+        (void)snprintf(path, sizeof path, "%s/broker-%u.sock", d->path, i);
+        (void)unlink(path);
+    }
     path_in(d, "listen", path, sizeof path);
     (void)unlink(path);
     path_in(d, "lock", path, sizeof path);

@@ -8,6 +8,7 @@ struct rundir {
     const char *path; /* the setting's */
     bool made;        /* by us, so it goes when we go */
     int lock_fd;      /* held as long as we live; -1: not ours */
+    uint64_t brokers; /* whose sockets go, too: as another user they can't remove them themselves */
 };
 
 /* Makes it when missing (0700), checks that nobody else may write there, takes the lock (one
