@@ -1,0 +1,48 @@
+"""The machine of a run: what it is, and how quiet it was."""
+import datetime
+import os
+import pathlib
+import platform
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def read(path, default=""):
+    try:
+        return pathlib.Path(path).read_text()
+    except OSError:
+        return default
+
+
+def about():
+    cpu = next((line.split(":", 1)[1].strip() for line in read("/proc/cpuinfo").splitlines()
+                if line.startswith("model name")), "?")
+    head = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    mitigations = {p.name: p.read_text().strip()
+                   for p in sorted(pathlib.Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))
+                   if p.is_file()}
+    openssl = subprocess.run(["openssl", "version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             text=True, check=False).stdout.strip()
+    return {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(),
+            "memory_kib": int(read("/proc/meminfo", "MemTotal: 0 kB").split()[1]),
+            "load_average_at_start": read("/proc/loadavg").split()[:3], "revision": head, "openssl": openssl,
+            "mitigated": sorted(k for k, v in mitigations.items() if v.startswith("Mitigation")),
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+
+
+def busy_ticks():
+    """Ticks that all cores together were busy, and that were: the first line of /proc/stat."""
+    f = [int(x) for x in read("/proc/stat").split("\n", 1)[0].split()[1:]]
+    idle = f[3] + f[4]
+    return sum(f[:8]) - idle, sum(f[:8])
+
+
+def others(seconds=1.0):
+    """Cores that others keep busy now, while nothing of ours runs."""
+    a = busy_ticks()
+    time.sleep(seconds)
+    b = busy_ticks()
+    return (b[0] - a[0]) / max(1, b[1] - a[1]) * (os.cpu_count() or 1)
