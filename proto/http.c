@@ -449,6 +449,19 @@ http_field_get(const struct http_request *r, struct view name, unsigned *count)
     return found;
 }
 
+bool
+http_field_next(const struct http_request *r, struct view name, uint32_t *at, struct view *value)
+{
+    while (*at < r->field_count) {
+        const struct http_field *f = &r->fields[(*at)++];
+        if (view_eq_nocase(f->name, name)) {
+            *value = f->value;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool
 list_has(struct view list, struct view token)
 {
@@ -507,11 +520,10 @@ static_assert(CRYPT_BASE64_ROOM(CRYPT_SHA1_BYTES) == sizeof((struct ws_upgrade *
 static unsigned
 upgrade_status(const struct http_request *r, struct ws_upgrade *out)
 {
-    unsigned keys, versions, origins, extensions;
+    unsigned keys, versions, origins;
     struct view key = http_field_get(r, VIEW("sec-websocket-key"), &keys);
     struct view version = http_field_get(r, VIEW("sec-websocket-version"), &versions);
     out->origin = http_field_get(r, VIEW("origin"), &origins);
-    out->extensions = http_field_get(r, VIEW("sec-websocket-extensions"), &extensions);
     if (r->method != HTTP_GET)
         return 405;
     if (r->has_body || origins > 1 || versions > 1)
@@ -542,6 +554,10 @@ http_put_upgrade(struct buf *out, const struct ws_upgrade *u)
     buf_put_lit(out, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Accept: ");
     buf_put_view(out, view_str(u->accept));
+    if (u->extensions.n > 0) {
+        buf_put_lit(out, "\r\nSec-WebSocket-Extensions: ");
+        buf_put_view(out, u->extensions);
+    }
     buf_put_lit(out, "\r\n\r\n");
 }
 

@@ -57,6 +57,8 @@ enum http_parse http_parse_request(struct view in, size_t *pos, const struct htt
 
 /* Value of the first field of that name; empty view with NULL p if there is none, *count how many. */
 struct view http_field_get(const struct http_request *r, struct view name, unsigned *count);
+/* Values of all fields of that name, one after the other: *at is 0 at first. False when there is none left. */
+bool http_field_next(const struct http_request *r, struct view name, uint32_t *at, struct view *value);
 /* Whether a comma-separated field (any of its occurrences) has this token, ASCII case folded. */
 bool http_field_has_token(const struct http_request *r, struct view name, struct view token);
 
@@ -65,7 +67,7 @@ struct ws_upgrade {
     unsigned status;         /* 101, or 400, 405, 426 (500: no SHA-1 on this system) */
     char accept[29];         /* Sec-WebSocket-Accept, 28 characters and a terminator */
     struct view origin;      /* empty if there was none */
-    struct view extensions;  /* first Sec-WebSocket-Extensions value; for later */
+    struct view extensions;  /* what the answer says in Sec-WebSocket-Extensions; empty: nothing. The caller's */
 };
 /* Checks method, absence of a body, HTTP version, Upgrade, Connection, Sec-WebSocket-Version and key,
  * in that order, and computes the answer to the key. (Host was checked by http_parse_request.) */

@@ -192,7 +192,8 @@ static enum close_reason
 check_first(const struct ws_reader *r, const struct ws_limits *limits, uint8_t b)
 {
     uint8_t opcode = b & 0x0F;
-    if (b & 0x70)
+    bool packed = b & WS_RSV1; /* RFC 7692 section 6: on the first frame of a data message */
+    if (b & 0x30 || (packed && (limits->max_packed == 0 || is_control(opcode) || opcode == WS_CONTINUATION)))
         return CLOSE_PROTOCOL;
     if (is_control(opcode))
         return opcode <= WS_PONG && (b & 0x80) ? FINE : CLOSE_PROTOCOL;
@@ -243,12 +244,12 @@ check_length(const uint8_t *h, size_t n, uint64_t *length, size_t *size)
 }
 
 static enum close_reason
-check_limit(const struct ws_reader *r, const struct ws_limits *limits, uint8_t opcode, uint64_t n)
+check_limit(const struct ws_reader *r, const struct ws_limits *limits, uint8_t first, uint64_t n)
 {
-    if (is_control(opcode))
+    if (is_control(first & 0x0F))
         return FINE;
-    return r->total > limits->max_message || n > limits->max_message - r->total ? CLOSE_TOO_BIG
-                                                                                : FINE;
+    uint64_t max = r->packed || first & WS_RSV1 ? limits->max_packed : limits->max_message;
+    return r->total > max || n > max - r->total ? CLOSE_TOO_BIG : FINE;
 }
 
 /* Judges as much of a header as is there: n bytes, one at least. When it is whole, key included,
@@ -267,7 +268,7 @@ head_take(
     if (bad == FINE && n >= 2)
         bad = check_length(h, n, &length, &at);
     if (bad == FINE && at)
-        bad = check_limit(r, limits, opcode, length);
+        bad = check_limit(r, limits, h[0], length);
     size_t whole = r->client ? at : at + 4;
     if (bad != FINE || at == 0 || n < whole)
         return bad;
@@ -288,8 +289,10 @@ head_take(
     } else {
         r->frames++;
         r->total += length;
-        if (opcode != WS_CONTINUATION)
+        if (opcode != WS_CONTINUATION) {
             r->message = opcode;
+            r->packed = h[0] & WS_RSV1;
+        }
     }
     return FINE;
 }
@@ -358,7 +361,9 @@ read_data(struct ws_reader *r, uint8_t **p, size_t *n, struct ws_event *ev)
     ev->text = r->message == WS_TEXT;
     ev->first = !r->begun;
     ev->last = r->left == 0 && r->fin;
-    if (ev->text && (!utf8_check(&r->utf8, ev->payload.p, ev->payload.n) || (ev->last && r->utf8)))
+    ev->packed = r->packed;
+    if (ev->text && !r->packed &&
+        (!utf8_check(&r->utf8, ev->payload.p, ev->payload.n) || (ev->last && r->utf8)))
         return end_bad(r, ev, CLOSE_BAD_UTF8);
     r->begun = true;
     if (r->left == 0)
@@ -366,6 +371,7 @@ read_data(struct ws_reader *r, uint8_t **p, size_t *n, struct ws_event *ev)
     if (ev->last) {
         r->message = 0;
         r->begun = false;
+        r->packed = false;
         r->frames = 0;
         r->total = 0;
     }

@@ -22,6 +22,7 @@ enum ws_opcode {
 struct ws_limits {
     uint64_t max_message; /* bytes, over all fragments: TOO_BIG, judged on the announced length */
     uint32_t max_frames;  /* per message: TOO_MANY_FRAMES; 0 allows none, "automatic" is the caller's */
+    uint64_t max_packed;  /* the same for a compressed message; 0: no compression was agreed, RSV1 is PROTOCOL */
 };
 
 /* Where a reader stands. All zero is a reader at the start of a server's connection (expects masked
@@ -42,6 +43,7 @@ struct ws_reader {
     bool fin;
     bool client;         /* true: reads a server's frames (unmasked) */
     bool begun;          /* a piece of the present message was handed out */
+    bool packed;         /* the present message is compressed: its first frame had RSV1 (RFC 7692 section 6) */
     bool dead;           /* after WS_EV_BAD or WS_EV_CLOSE: eats everything */
 };
 
@@ -60,6 +62,7 @@ struct ws_event {
     bool text;
     bool first; /* begins the message */
     bool last;  /* ends it; first && last: the whole message is in payload */
+    bool packed; /* what is handed out is compressed, and text in it has not been validated */
     uint16_t code;
     struct view payload; /* unmasked, inside the caller's buffer (data) or in `control` (control frames) */
 };
@@ -68,7 +71,7 @@ struct ws_event {
  * and returns at the first event. A frame that is not whole yields its data pieces as they come; a
  * control frame comes whole, its payload (125 bytes at most) collected in `control`, which belongs to
  * the connection while reader->control_n or head_n is not 0 and must hold 128 bytes.
- * Text is validated piece by piece; a piece ending inside a character is handed out all the same. */
+ * Text that is not compressed is validated piece by piece; a piece ending inside a character is handed out all the same. */
 enum ws_event_kind ws_read(struct ws_reader *r, const struct ws_limits *limits, uint8_t **p, size_t *n,
     uint8_t *control, struct ws_event *ev) MUST_CHECK;
 
@@ -82,6 +85,7 @@ ws_at_rest(const struct ws_reader *r)
 #define WS_HEADER_MAX 10 /* bytes of an unmasked header */
 /* Writes the header of an unmasked, unfragmented frame; returns its length (2, 4 or 10). */
 size_t ws_put_header(uint8_t out[WS_HEADER_MAX], enum ws_opcode op, uint64_t payload_n);
+#define WS_RSV1 0x40 /* to be set in the first byte when the payload is compressed */
 /* Length ws_put_header would write. */
 static inline size_t
 ws_header_size(uint64_t payload_n)

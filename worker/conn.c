@@ -11,6 +11,7 @@
 #include "worker/client.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
+#include "worker/pmd.h"
 #include "worker/sess.h"
 #include "worker/subs.h"
 
@@ -128,6 +129,7 @@ in_free(struct worker *w, struct conn *c)
 {
     if (c->in == NULL)
         return;
+    pmd_abandon(c);
     conn_forget(w, &c->in->msg);
     conn_forget(w, &c->in->held);
     w->input_bytes -= sizeof *c->in;
@@ -294,6 +296,7 @@ conn_try_free(struct worker *w, struct conn *c)
         COUNT_N(w, dropped_slow_total, outq_count_frames(c, c->frame_left));
     outq_clear(w, c);
     in_free(w, c);
+    pmd_leave(w, c);
     slot_push(&w->just_freed, conn_slot(w, c));
     GAUGE(w, connections, w->metrics[RM_connections] - 1);
     c->inflight = UINT16_MAX; /* freed once */

@@ -54,6 +54,8 @@ struct conn_in {
     struct ws_reader reader;
     uint8_t control[128];
     struct buf msg;          /* payload of the message so far; the HTTP head before the upgrade */
+    struct deflate_reader *inflating; /* the stream of a large compressed message; msg is what came out of it */
+    uint32_t utf8;           /* ... and how far its text was valid */
     struct buf held;         /* bytes received while paused */
     size_t held_at;          /* first of them not yet processed */
     size_t http_pos;
@@ -74,6 +76,7 @@ struct sub {
 
 #define SUBS_INLINE 2
 struct sub_table; /* worker/subs.c */
+struct deflate_reader;
 
 struct conn {
     struct pool_head head;
@@ -116,6 +119,10 @@ struct conn {
         struct sub_table *table; /* sub_count > SUBS_INLINE, or was */
     };
     bool has_table;
+    /* Compression */
+    uint32_t inflate_left;  /* what is left of deflate.inflate_budget ... */
+    uint32_t inflate_at;    /* ... at this tick; 0: untouched */
+    uint8_t flavour;        /* enum pmd_flavour: how what is sent is packed; PMD_PLAIN: RSV1 is an error */
     /* Links of the queue it stands in: unshaken, or waiting (never both: who waits is shaken). */
     uint32_t next, prev;
 };

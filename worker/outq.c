@@ -5,6 +5,7 @@
 
 #include "common/bug.h"
 #include "worker/metrics.h"
+#include "worker/pmd.h"
 
 #define IOV_PER_SEND 64   /* stretches in one send; the rest waits for the next */
 #define IOV_SCRATCH 4096  /* stretches between two submits */
@@ -146,10 +147,15 @@ outq_event(struct worker *w, struct conn *c, const struct event *ev)
         return !w->scratch.failed;
     size_t payload_n = w->scratch.n - WS_HEADER_MAX, head_n = ws_header_size(payload_n);
     bool text = ev->kind == EV_ECHO ? ev->text : d->text;
+    enum ws_opcode op = text ? WS_TEXT : WS_BINARY;
     uint8_t *start = w->scratch.p + WS_HEADER_MAX - head_n;
-    ws_put_header(start, text ? WS_TEXT : WS_BINARY, payload_n);
+    struct view frame = view_of(start, head_n + payload_n);
     COUNT(w, messages_out_total);
-    return outq_put(w, c, start, head_n + payload_n);
+    /* Answers stay as they are: they are small, and a token must not be packed together with what somebody else
+     * chose (hardening 6). An echo holds nothing but what the client itself sent. */
+    if (ev->kind != EV_ECHO || !pmd_pack(w, c, op, view_from(frame, head_n), &frame))
+        ws_put_header(start, op, payload_n);
+    return outq_put(w, c, frame.p, frame.n);
 }
 
 /* -- the flush: one send per connection -- */

@@ -15,6 +15,7 @@
 #include "worker/listen.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
+#include "worker/pmd.h"
 #include "worker/sess.h"
 #include "worker/subs.h"
 
@@ -192,7 +193,7 @@ held_by(const struct conn *c)
 static void
 enforce_memory(struct worker *w)
 {
-    if (LIKELY(w->blocks.bytes + w->input_bytes <= w->buffers_max))
+    if (LIKELY(w->blocks.bytes + w->input_bytes + pmd_bytes(w) <= w->buffers_max))
         return;
     struct conn *most = NULL;
     for (uint32_t i = 0; i < w->conns.used; i++) {
@@ -217,6 +218,7 @@ reclaim(struct worker *w)
         rc_unref(&w->blocks, w->arena);
         w->arena = NULL;
     }
+    pmd_reclaim(w);
     ring_bufs_publish(&w->bufs);
 }
 
@@ -225,7 +227,7 @@ stamp(struct worker *w, struct mono began)
 {
     metric_beat(&w->page, w->now);
     COUNT(w, turns_total);
-    GAUGE(w, buffers_bytes, w->blocks.bytes + w->input_bytes);
+    GAUGE(w, buffers_bytes, w->blocks.bytes + w->input_bytes + pmd_bytes(w));
     GAUGE(w, log_lost_total, log_lost());
     struct mono end = mono_now();
     if (mono_since_ms(end, began) > SLOW_TURN_MS) {
@@ -384,7 +386,7 @@ setup_memory(struct worker *w)
         return false;
     for (unsigned i = 0; i < w->conf->broker_count; i++)
         w->waiting[i] = (struct slot_queue){POOL_NONE, POOL_NONE};
-    return pool_init(&w->conns, sizeof(struct conn), w->conn_max + 1) && subs_init(w);
+    return pool_init(&w->conns, sizeof(struct conn), w->conn_max + 1) && subs_init(w) && pmd_init(w);
 }
 
 struct worker *
@@ -440,6 +442,7 @@ worker_free(struct worker *w)
     ring_bufs_fini(&w->ring, &w->bufs);
     ring_fini(&w->ring);
     subs_fini(w);
+    pmd_fini(w);
     pool_fini(&w->conns);
     if (w->arena != NULL)
         rc_unref(&w->blocks, w->arena);

@@ -50,6 +50,7 @@ struct slot_queue {
 
 struct conn;
 struct chan;
+struct pmd;
 
 struct worker {
     struct ring ring;
@@ -74,6 +75,7 @@ struct worker {
     uint32_t chan_mask;
     uint64_t hash_seed;
 
+    struct pmd *pmd;               /* streams of permessage-deflate */
     struct links *links;
     struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */
     struct slot_list dirty;        /* something to send at the end of the turn */

@@ -6,6 +6,7 @@
 #include "worker/metrics.h"
 #include "worker/outq.h"
 #include "worker/playground.h"
+#include "worker/pmd.h"
 #include "worker/sess.h"
 
 /* The parsed head; 32 KiB, so one per thread and not on the stack. */
@@ -107,6 +108,10 @@ upgrade(struct worker *w, struct conn *c, uint8_t dialect)
         answer(w, c, u.status);
         return;
     }
+    uint8_t extensions[DEFLATE_ANSWER_MAX];
+    struct buf agreed = buf_fixed(extensions, sizeof extensions);
+    pmd_agree(w, c, &request, &agreed);
+    u.extensions = buf_view(&agreed);
     buf_reset(&w->scratch);
     http_put_upgrade(&w->scratch, &u);
     if (w->scratch.failed || !outq_put(w, c, w->scratch.p, w->scratch.n)) {

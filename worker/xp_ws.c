@@ -3,6 +3,7 @@
 #include "common/bug.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
+#include "worker/pmd.h"
 #include "worker/sess.h"
 
 static struct ws_limits
@@ -16,7 +17,11 @@ limits_of(const struct worker *w, const struct conn *c)
     uint64_t frames = w->conf->ws_max_frames_per_message;
     if (frames == 0)
         frames = MAX((uint64_t)16384, max / 64);
-    return (struct ws_limits){.max_message = max, .max_frames = (uint32_t)MIN(frames, (uint64_t)UINT32_MAX)};
+    return (struct ws_limits){
+        .max_message = max,
+        .max_packed = c->flavour != PMD_PLAIN ? deflate_packed_max(max) : 0,
+        .max_frames = (uint32_t)MIN(frames, (uint64_t)UINT32_MAX),
+    };
 }
 
 /* Token bucket of ws.control_rate, bursts to twice the rate. */
@@ -123,17 +128,29 @@ xp_ws_resume(struct worker *w, struct conn *c)
 }
 
 static void
+on_packed(struct worker *w, struct conn *c, const struct ws_event *ev)
+{
+    struct view msg;
+    enum close_reason bad = pmd_on_data(w, c, ev, limits_of(w, c).max_message, &msg);
+    if (bad != CLOSE_COUNT)
+        conn_close(w, c, bad);
+    else if (ev->last)
+        on_message(w, c, msg, ev->text);
+}
+
+static void
 on_data(struct worker *w, struct conn *c, const struct ws_event *ev)
 {
-    if (ev->first && ev->last) {
-        on_message(w, c, ev->payload, ev->text);
+    bool whole = ev->first && ev->last;
+    struct conn_in *in = whole ? NULL : conn_in(w, c);
+    if (!whole && in == NULL)
+        return;
+    if (!whole && ev->first)
+        in->began = w->tick;
+    if (ev->packed || whole) {
+        ev->packed ? on_packed(w, c, ev) : on_message(w, c, ev->payload, ev->text);
         return;
     }
-    struct conn_in *in = conn_in(w, c);
-    if (in == NULL)
-        return;
-    if (ev->first)
-        in->began = w->tick;
     if (!conn_keep(w, &in->msg, ev->payload.p, ev->payload.n)) {
         conn_abort(w, c, false);
         return;

@@ -321,7 +321,7 @@ on_event(struct client *c, const struct ws_event *ev, bool *gone, struct conf_er
 static bool
 read_frames(struct client *c, bool *gone, struct conf_error *err)
 {
-    static const struct ws_limits limits = {CLIENT_MESSAGE_MAX, UINT32_MAX};
+    static const struct ws_limits limits = {.max_message = CLIENT_MESSAGE_MAX, .max_frames = UINT32_MAX};
     while (!*gone && c->at < c->end) {
         uint8_t *p = c->in + c->at;
         size_t n = c->end - c->at;

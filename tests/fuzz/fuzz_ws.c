@@ -66,7 +66,8 @@ hear_data(struct heard *h, const struct ws_event *ev)
     h->open = !ev->last;
     if (!ev->last)
         return;
-    must(!ev->text || is_utf8(h->bytes + h->message_at, h->n - h->message_at));
+    must(!ev->text || ev->packed || is_utf8(h->bytes + h->message_at, h->n - h->message_at));
+    put(h, ev->packed ? "P" : "", ev->packed);
     put(h, ev->text ? "T" : "B", 1);
 }
 
@@ -119,7 +120,7 @@ listen(struct heard *h, const struct ws_limits *limits, bool client, const uint8
     free(control);
     if (h->open)
         h->n = h->message_at;
-    must(r.total <= limits->max_message && r.frames <= limits->max_frames);
+    must(r.total <= (r.packed ? limits->max_packed : limits->max_message) && r.frames <= limits->max_frames);
 }
 
 int
@@ -128,7 +129,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     static struct heard whole, split;
     if (n < 2 || n > HEARD_MAX / 4)
         return 0;
-    struct ws_limits limits = {data[0] & 2 ? 200 : 100000, data[0] & 4 ? 4 : 1000};
+    struct ws_limits limits = {
+        .max_message = data[0] & 2 ? 200 : 100000,
+        .max_frames = data[0] & 4 ? 4 : 1000,
+        .max_packed = data[0] & 8 ? 300 : 0,
+    };
     bool client = data[0] & 1;
     listen(&whole, &limits, client, data + 2, n - 2, n);
     listen(&split, &limits, client, data + 2, n - 2, 1u + data[1]);

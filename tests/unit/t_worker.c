@@ -539,6 +539,7 @@ t_frame(struct t_client *c, unsigned opcode, const void *p, size_t n)
     size_t head_n = ws_put_client_header(frame, (enum ws_opcode)(opcode & 0xf), n, key);
     if (opcode & T_MORE)
         frame[0] &= 0x7f;
+    frame[0] |= (uint8_t)(opcode & WS_RSV1);
     if (n)
         memcpy(frame + head_n, p, n);
     ws_mask(frame + head_n, n, key, 0);
@@ -635,7 +636,7 @@ t_next_frame(struct t_client *c, struct view *payload)
     if (n == 0)
         fail_msg("the connection ended where a frame was waited for");
     unsigned opcode = c->in.p[0];
-    assert_int_equal(opcode & 0xf0, 0x80); /* whole, no extension */
+    assert_int_equal(opcode & 0xb0, 0x80); /* whole */
     assert_int_equal(c->in.p[1] & 0x80, 0);
     free(last);
     last = malloc(n - head_n + 1);
@@ -644,7 +645,7 @@ t_next_frame(struct t_client *c, struct view *payload)
     last[n - head_n] = '\0';
     *payload = view_of(last, n - head_n);
     buf_eat(&c->in, n);
-    return opcode & 0xf;
+    return opcode & (0xf | WS_RSV1);
 }
 
 void
@@ -725,7 +726,7 @@ t_hears_nothing(struct t_client *c)
 }
 
 static const char request[] = "GET %s HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                              "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+                              "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n";
 
 /* Bytes of the answer's head, with the empty line. */
 static size_t
@@ -738,10 +739,10 @@ head_size(const struct buf *in)
 }
 
 static void
-upgrade(struct t_client *c, const char *path)
+upgrade(struct t_client *c, const char *path, const char *lines)
 {
-    char text[1024];
-    int n = snprintf(text, sizeof text, request, path);
+    char text[2048];
+    int n = snprintf(text, sizeof text, request, path, lines);
     t_send(c, text, (size_t)n);
     size_t head_n = 0;
     T_UNTIL(({
@@ -751,25 +752,38 @@ upgrade(struct t_client *c, const char *path)
     }));
     assert_true(head_n > 12);
     assert_memory_equal(c->in.p, "HTTP/1.1 101", 12);
+    snprintf(t.answer, sizeof t.answer, "%.*s", (int)head_n, (const char *)c->in.p);
     buf_eat(&c->in, head_n);
+}
+
+struct t_client *
+t_upgraded_with(const char *path, unsigned room, const char *lines)
+{
+    struct t_client *c = t_connect(room);
+    upgrade(c, path, lines);
+    return c;
 }
 
 struct t_client *
 t_upgraded(const char *path, unsigned room)
 {
-    struct t_client *c = t_connect(room);
-    upgrade(c, path);
-    return c;
+    return t_upgraded_with(path, room, "");
+}
+
+void
+t_shake(struct t_client *c)
+{
+    struct view payload;
+    t_say(c, "{\"event\":\"#handshake\",\"data\":{},\"cid\":%u}", ++c->cid);
+    assert_int_equal(t_next_frame(c, &payload), WS_TEXT);
+    assert_true(view_starts(payload, VIEW("{\"rid\":1,\"data\":{\"id\":\"")));
 }
 
 struct t_client *
 t_open_narrow(unsigned room)
 {
     struct t_client *c = t_upgraded("/socketcluster/", room);
-    struct view payload;
-    t_say(c, "{\"event\":\"#handshake\",\"data\":{},\"cid\":%u}", ++c->cid);
-    assert_int_equal(t_next_frame(c, &payload), WS_TEXT);
-    assert_true(view_starts(payload, VIEW("{\"rid\":1,\"data\":{\"id\":\"")));
+    t_shake(c);
     return c;
 }
 

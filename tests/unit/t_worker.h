@@ -70,6 +70,7 @@ extern struct t_world {
     enum error_id why;             /* ... and the reason of a refusal */
     unsigned not_taken[T_KINDS];   /* how often it was not LINK_OK */
     bool down[T_BROKERS];          /* link_is_up() says no */
+    char answer[512];              /* head of the last answer to an upgrade */
 } t;
 
 int t_setup(void **state);
@@ -110,6 +111,8 @@ struct t_client *t_connect(unsigned room);
 struct t_client *t_connect_tcp(void);
 /* Upgraded on this path. */
 struct t_client *t_upgraded(const char *path, unsigned room);
+/* The same with header lines of one's own, each ended with CRLF; the head of the answer is in t.answer. */
+struct t_client *t_upgraded_with(const char *path, unsigned room, const char *lines);
 /* Upgraded and shaken hands with. */
 struct t_client *t_open(void);
 struct t_client *t_open_narrow(unsigned room);
@@ -119,12 +122,14 @@ struct conn *t_conn(const struct t_client *c);
 void t_send(struct t_client *c, const void *p, size_t n);
 /* Raw bytes, as many as there is room for. */
 size_t t_try_send(struct t_client *c, const void *p, size_t n);
-/* A masked frame; fin unless or-ed with T_MORE. */
+/* A masked frame; fin unless or-ed with T_MORE; compressed if or-ed with WS_RSV1. */
 #define T_MORE 0x100
 void t_frame(struct t_client *c, unsigned opcode, const void *p, size_t n);
 /* A text message. */
 void t_say(struct t_client *c, const char *fmt, ...) PRINTF(2, 3);
 /* ... of a subscribe, unsubscribe or publish with the next cid; data is JSON. */
+/* Shakes hands. */
+void t_shake(struct t_client *c);
 void t_say_subscribe(struct t_client *c, const char *channel);
 void t_say_unsubscribe(struct t_client *c, const char *channel);
 void t_say_publish(struct t_client *c, const char *channel, const char *data);
@@ -140,7 +145,8 @@ void t_hears(struct t_client *c, const char *fmt, ...) PRINTF(2, 3);
 void t_hears_done(struct t_client *c, unsigned cid);
 void t_hears_failed(struct t_client *c, unsigned cid, enum error_id err);
 void t_hears_message(struct t_client *c, const char *channel, const char *data);
-/* The next frame, whatever it is: its opcode; the payload lives until the next call. */
+/* The next frame, whatever it is: its opcode, WS_RSV1 with it if it is compressed; the payload lives until the
+ * next call. */
 unsigned t_next_frame(struct t_client *c, struct view *payload);
 /* The next frame is a Close frame with this code. */
 void t_hears_close(struct t_client *c, unsigned code);

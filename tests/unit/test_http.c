@@ -476,13 +476,31 @@ a_good_upgrade(void **state UNUSED)
     assert_int_equal(u.status, 101);
     assert_string_equal(u.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_view(u.origin, "http://x");
-    assert_view(u.extensions, "foo");
+    assert_view(u.extensions, "");
     uint8_t memory[300];
     struct buf out = buf_fixed(memory, sizeof memory);
     http_put_upgrade(&out, &u);
     assert_view(buf_view(&out), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                                 "Connection: Upgrade\r\n"
                                 "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+    buf_reset(&out);
+    u.extensions = VIEW("foo; bar=1");
+    http_put_upgrade(&out, &u);
+    assert_true(memmem(out.p, out.n, "\r\nSec-WebSocket-Extensions: foo; bar=1\r\n", 40) != NULL);
+}
+
+static void
+fields_of_a_name_come_one_after_the_other(void **state UNUSED)
+{
+    const struct http_request *r = &expect_done(VIEW(GET "A: 1\r\nB: 2\r\na: 3\r\n\r\n"))->r;
+    uint32_t at = 0;
+    struct view value;
+    assert_true(http_field_next(r, VIEW("a"), &at, &value));
+    assert_view(value, "1");
+    assert_true(http_field_next(r, VIEW("a"), &at, &value));
+    assert_view(value, "3");
+    assert_false(http_field_next(r, VIEW("a"), &at, &value));
+    assert_false(http_field_next(r, VIEW("a"), &at, &value));
 }
 
 static void
@@ -598,6 +616,7 @@ main(void)
         cmocka_unit_test(nothing_yet),
         cmocka_unit_test(pipelined_requests),
         cmocka_unit_test(a_good_upgrade),
+        cmocka_unit_test(fields_of_a_name_come_one_after_the_other),
         cmocka_unit_test(upgrades_as_clients_spell_them),
         cmocka_unit_test(upgrades_that_are_refused),
         cmocka_unit_test(keys_that_are_not_sixteen_bytes),

@@ -1,0 +1,49 @@
+/* permessage-deflate on this ring: what is agreed with whom, the streams and what they take, messages in
+ * and out. The streams of a ring serve all its connections; only those that keep context from one message to the
+ * next have streams of their own, as far as deflate.memory goes. */
+#ifndef WORKER_PMD_H
+#define WORKER_PMD_H
+
+#include "proto/deflate.h"
+#include "proto/http.h"
+#include "worker/conn.h"
+
+/* How what is published is packed for a connection: equal flavours share the bytes. */
+enum pmd_flavour {
+    PMD_PLAIN,                                         /* nothing was agreed */
+    PMD_FIRST,                                         /* windows of DEFLATE_BITS_MIN bits ... */
+    PMD_LAST = PMD_FIRST + DEFLATE_BITS_MAX - DEFLATE_BITS_MIN, /* ... to DEFLATE_BITS_MAX */
+    PMD_OWN,                                           /* with a context of its own */
+    PMD_FLAVOURS,
+};
+
+/* Streams of one connection, with context takeover. Made by pmd_agree, freed by pmd_leave. */
+struct pmd_own;
+
+bool pmd_init(struct worker *w);
+void pmd_fini(struct worker *w);
+/* Takes the first usable offer of an upgrade and appends the answer to it; appends nothing if there is none. */
+void pmd_agree(struct worker *w, struct conn *c, const struct http_request *r, struct buf *answer);
+/* The connection is gone: so are its streams. */
+void pmd_leave(struct worker *w, struct conn *c);
+
+/* A piece of a compressed message came. Returns CLOSE_COUNT, or why the connection must end. When the message is
+ * whole *msg is all of it, inflated and, if text, valid; it lives until the next call or, if in->msg holds it,
+ * until that is freed. */
+enum close_reason pmd_on_data(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_t max,
+    struct view *msg) MUST_CHECK;
+/* Forgets a message that is not whole; before c->in goes. */
+void pmd_abandon(struct conn *c);
+
+/* One unfragmented message, framed and packed for the connection if that makes it smaller: *frame lives until
+ * the next call. False: it is to be sent plain. */
+bool pmd_pack(struct worker *w, struct conn *c, enum ws_opcode op, struct view payload, struct view *frame);
+
+/* Memory of streams: counts towards mem.buffers. */
+uint64_t pmd_bytes(const struct worker *w);
+/* ... and of one connection's. */
+uint64_t pmd_bytes_of(const struct conn *c);
+/* End of the turn: gives back what a large message left, shows the counters. */
+void pmd_reclaim(struct worker *w);
+
+#endif
