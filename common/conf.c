@@ -947,6 +947,47 @@ check_proxies(const struct conf *c, struct conf_error *err)
     return true;
 }
 
+/* Whether a browser would write it so: scheme://host or scheme://host:port, in lower case, nothing behind it, and
+ * no port that the scheme has anyway (RFC 6454 section 6.2). Another spelling would match nobody. */
+static bool
+origin_is_right(struct view v)
+{
+    size_t at = 0, port = 0;
+    while (at < v.n && v.p[at] >= 'a' && v.p[at] <= 'z')
+        at++;
+    struct view scheme = view_head(v, at), host = view_from(v, at);
+    if (scheme.n == 0 || host.n < 4 || memcmp(host.p, "://", 3) != 0)
+        return false;
+    host = view_from(host, 3);
+    for (size_t i = 0; i < host.n; i++) {
+        uint8_t ch = host.p[i];
+        if (ch <= 0x20 || ch >= 0x7f || (ch >= 'A' && ch <= 'Z') || strchr("/?#@*,", ch) != NULL)
+            return false;
+        if (ch == ']')
+            port = 0; /* colons before it belong to an IPv6 address */
+        else if (ch == ':')
+            port = i + 1;
+    }
+    struct view digits = port > 0 ? view_from(host, port) : VIEW_NONE;
+    bool default_port = (view_eq(scheme, VIEW("https")) && view_eq(digits, VIEW("443"))) ||
+        (view_eq(scheme, VIEW("http")) && view_eq(digits, VIEW("80")));
+    return port != 1 && !(port > 0 && digits.n == 0) && !default_port;
+}
+
+static bool
+check_origins(const struct conf *c, struct conf_error *err)
+{
+    for (uint32_t i = 0; i < c->http_origins.n; i++) {
+        const char *v = c->http_origins.v[i];
+        if (strcmp(v, "*") != 0 && strcmp(v, "null") != 0 && !origin_is_right(view_str(v)))
+            return conf_fail(err,
+                "http.origins has the entry %s (%s), which no browser sends: write https://example.com or "
+                "http://localhost:3000, in lower case, without a path and without the port that the scheme has anyway",
+                quote(v).s, conf_place(c, "http.origins"));
+    }
+    return true;
+}
+
 static bool
 check_listeners(const struct conf *c, struct conf_error *err)
 {
@@ -1152,6 +1193,7 @@ conf_check(struct conf *c, struct conf_errors *all)
     (void)is_well(all, check_cpus(c, "worker.cpus", &c->worker_cpus, next_error(all)));
     (void)is_well(all, check_cpus(c, "broker.cpus", &c->broker_cpus, next_error(all)));
     (void)is_well(all, check_proxies(c, next_error(all)));
+    (void)is_well(all, check_origins(c, next_error(all)));
     (void)is_well(all, check_listeners(c, next_error(all)));
     (void)is_well(all, check_paths(c, next_error(all)));
     (void)is_well(all, check_namespaces(c, next_error(all)));

@@ -125,18 +125,39 @@ upgrade(struct worker *w, struct conn *c, uint8_t dialect)
     sess_begin(w, c);
 }
 
+/* Whether a page from there may connect (http.origins). A whole entry decides: no pattern, no beginning, no end of
+ * one. Browsers always say where a page is from; who says nothing is no browser. */
+static bool
+origin_is_welcome(const struct conf *conf)
+{
+    unsigned count;
+    struct view origin = http_field_get(&request, VIEW("origin"), &count);
+    for (uint32_t i = 0; i < conf->http_origins.n; i++) {
+        struct view entry = view_str(conf->http_origins.v[i]);
+        if (view_eq(entry, VIEW("*")) || (count == 1 && view_eq(entry, origin)))
+            return true;
+    }
+    if (count > 0)
+        log_info("origin-refused", "origin=%s", log_quote(origin).s);
+    return count == 0;
+}
+
 static void
 on_request(struct worker *w, struct conn *c)
 {
     COUNT(w, http_requests_total);
     client_of_request(w, c, &request);
     uint8_t dialect = dialect_for(w->conf, request.path);
-    if (dialect != 0)
+    if (dialect != 0 && !origin_is_welcome(w->conf)) {
+        COUNT(w, refused_origins_total);
+        answer(w, c, 403);
+    } else if (dialect != 0) {
         upgrade(w, c, dialect);
-    else if (w->conf->http_playground && view_eq(request.path, VIEW("/")))
+    } else if (w->conf->http_playground && view_eq(request.path, VIEW("/"))) {
         serve_page(w, c);
-    else
+    } else {
         answer(w, c, 404);
+    }
 }
 
 /* Puts the piece behind what came before; returns the head as far as it is there. */

@@ -6,6 +6,9 @@ from harness import check, frame, idle, scene, TEXT, text
 
 S = scene("heads", {"http.header_timeout": "700ms", "ws.close_timeout": "500ms", "sc.handshake_timeout": "700ms",
                     "http.leading_empty_lines": "4"})
+LISTED = (b"https://example.com", b"http://localhost:3000", b"http://[::1]:8080", b"null")
+EVIL = b"https://" + b"evil.test"
+O = scene("origins", {"http.origins": b",".join(LISTED).decode()})
 HEAD = b"GET %s HTTP/1.1\r\nHost: x\r\n"
 UP = (b"GET /socketcluster/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
       b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n")
@@ -165,3 +168,46 @@ async def unshaken(ctx):
 @S.case("an idle server sleeps")
 async def quiet(ctx):
     await idle(ctx, "nothing is connected", limit=0.02)
+
+
+async def from_origin(ctx, *origins):
+    """Status of an upgrade that says it comes from there, a publish in the same segment."""
+    p = await ctx.tcp()
+    p.send(UP + b"".join(b"Origin: " + o + b"\r\n" for o in origins) + b"\r\n"
+           + text({"event": "#handshake", "data": {}, "cid": 1}) + text({"event": "#publish", "data": {"channel": "o"}}))
+    r = await p.response()
+    check(r is not None, "no answer")
+    if r.status == 101:
+        check((await p.packet())["rid"] == 1, "no welcome")
+    else:
+        check(r.has_token("Connection", b"close"), "no Connection: close")
+        await p.expect_end()
+    return r.status
+
+
+@O.case("an Origin in http.origins may connect, and who sends none; the whole entry is compared: 403, nothing behind it done")
+async def origins(ctx):
+    s = ctx.server
+    for o in LISTED:
+        check(await from_origin(ctx, o) == 101, f"{o} was refused")
+    check(await from_origin(ctx) == 101, "no Origin was refused")
+    done, refused = s.total("publishes_in_total"), s.total("refused_origins_total")
+    # What could be taken for a listed one by its beginning, its end, its case or its port.
+    hosts = (b"evil.test", b"example.com.evil.test", b"example.co", b"example.comm", b"example.com:443", b"example.com:8443", b"example.com/",
+             b"EXAMPLE.com", b"sub.example.com", b"xexample.com", b"example.com https://example.com", b"example.com\xc2\xa0",
+             b"example.com%00", b"example.com,null", b"a" * 4000)
+    strangers = [b"https://" + h for h in hosts] + [b"http://" + h for h in (b"example.com", b"localhost", b"localhost:30000", b"[::1]")]
+    strangers += [b"xhttps://example.com", b"example.com", b"Null", b"nul", b"*", b""]
+    for o in strangers:
+        check(await from_origin(ctx, o) == 403, f"{o[:40]} was let in")
+    for pair in ((LISTED[0], LISTED[0]), (LISTED[0], EVIL), (EVIL, LISTED[0])):
+        check(await from_origin(ctx, *pair) in (400, 403), f"{pair} was let in")
+    check(s.total("publishes_in_total") == done, "a publish behind a 403 was done")
+    check(s.total("refused_origins_total") >= refused + len(strangers), "not counted")
+    await ctx.http(b"GET /nosuch HTTP/1.1\r\nHost: x\r\nOrigin: " + EVIL + b"\r\n\r\n", 404)
+
+
+@S.case("with http.origins = *, any page may connect")
+async def any_origin(ctx):
+    for o in (EVIL, b"null", b"x"):
+        check(await from_origin(ctx, o) == 101, f"{o} was refused")
