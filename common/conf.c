@@ -1155,6 +1155,44 @@ fill_automatic(struct conf *c, struct conf_error *err)
 }
 
 static bool
+check_word(const struct conf *c, const char *dotted, const char *value, const char *const *words,
+    struct conf_error *err)
+{
+    char list[128] = "";
+    for (unsigned i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], value) == 0)
+            return true;
+        (void)snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
+            i == 0 ? "" : words[i + 1] == NULL ? " or " : ", ", words[i]);
+    }
+    return conf_fail(err, "%s is %s (%s): write %s", dotted, quote(value).s, conf_place(c, dotted), list);
+}
+
+static bool
+check_tls(const struct conf *c, struct conf_error *err)
+{
+    static const char *const versions[] = {"1.2", "1.3", NULL};
+    static const char *const verify[] = {"off", "optional", "required", NULL};
+    bool wanted = false;
+    for (uint32_t i = 0; i < c->worker_listen.n; i++)
+        wanted |= strncmp(c->worker_listen.v[i], "tls://", 6) == 0;
+    if (!check_word(c, "tls.min_version", c->tls_min_version, versions, err) ||
+        !check_word(c, "tls.client_verify", c->tls_client_verify, verify, err))
+        return false;
+    if (wanted && c->tls_certificate.n == 0)
+        return conf_fail(err, "worker.listen (%s) has a tls:// address, and tls.certificate is empty: name a certificate "
+                              "file, and its key in tls.key", conf_place(c, "worker.listen"));
+    if (c->tls_key.n > 0 && c->tls_key.n != c->tls_certificate.n)
+        return conf_fail(err, "tls.key (%s) names %u files for %u of tls.certificate (%s): one key for each certificate, in "
+                              "the same order", conf_place(c, "tls.key"), c->tls_key.n, c->tls_certificate.n,
+            conf_place(c, "tls.certificate"));
+    if (strcmp(c->tls_client_verify, "off") != 0 && c->tls_client_ca[0] == '\0')
+        return conf_fail(err, "tls.client_verify is %s (%s) and tls.client_ca is empty: name the file of the authorities",
+            c->tls_client_verify, conf_place(c, "tls.client_verify"));
+    return true;
+}
+
+static bool
 check_ping(const struct conf *c, struct conf_error *err)
 {
     return c->sc_ping_interval < c->sc_ping_timeout ||
@@ -1166,11 +1204,10 @@ check_ping(const struct conf *c, struct conf_error *err)
 }
 
 static bool
-check_words(const struct conf *c, struct conf_error *err)
+check_unserved(const struct conf *c, struct conf_error *err)
 {
-    return strcmp(c->sc_unserved, "silent") == 0 || strcmp(c->sc_unserved, "error") == 0 ||
-        conf_fail(err, "sc.unserved is %s (%s): write silent or error", quote(c->sc_unserved).s,
-            conf_place(c, "sc.unserved"));
+    static const char *const words[] = {"silent", "error", NULL};
+    return check_word(c, "sc.unserved", c->sc_unserved, words, err);
 }
 
 static bool
@@ -1187,7 +1224,7 @@ conf_check(struct conf *c, struct conf_errors *all)
     unsigned before = all->n;
     (void)is_well(all, check_run_dir(c, next_error(all)));
     (void)is_well(all, check_ping(c, next_error(all)));
-    (void)is_well(all, check_words(c, next_error(all)));
+    (void)is_well(all, check_unserved(c, next_error(all)));
     (void)is_well(all, check_pow2(c, "worker.recv_buffers", c->worker_recv_buffers, next_error(all)));
     (void)is_well(all, check_pow2(c, "lane.bytes", c->lane_bytes, next_error(all)));
     (void)is_well(all, check_cpus(c, "worker.cpus", &c->worker_cpus, next_error(all)));
@@ -1195,6 +1232,7 @@ conf_check(struct conf *c, struct conf_errors *all)
     (void)is_well(all, check_proxies(c, next_error(all)));
     (void)is_well(all, check_origins(c, next_error(all)));
     (void)is_well(all, check_listeners(c, next_error(all)));
+    (void)is_well(all, check_tls(c, next_error(all)));
     (void)is_well(all, check_paths(c, next_error(all)));
     (void)is_well(all, check_namespaces(c, next_error(all)));
     return all->n == before && is_well(all, fill_automatic(c, next_error(all)));
@@ -1223,7 +1261,7 @@ parse_unix(const char *text, struct conf_listen *out, struct conf_error *err)
 static bool
 parse_tcp(const char *text, struct conf_listen *out, struct conf_error *err)
 {
-    const char *host = text + strlen("tcp://");
+    const char *host = text + strlen("tcp://"); /* "tls://" is as long */
     const char *colon = strrchr(host, ':'), *end = colon;
     if (host[0] == '[') { /* IPv6 stands in brackets, since it has colons of its own */
         host++;
@@ -1272,12 +1310,12 @@ conf_parse_listen(const char *whole, struct conf_listen *out, struct conf_error 
         return parse_tcp(text, out, err);
     if (strncmp(text, "unix:", 5) == 0)
         return parse_unix(text, out, err);
-    if (strncmp(text, "tls://", 6) == 0)
-        return conf_fail(err,
-            "%s asks for TLS, which is not there yet: write tcp:// and put a TLS proxy in front",
-            quote(text).s);
-    return conf_fail(
-        err, "%s is no listen address: write tcp://host:port or unix:/path", quote(text).s);
+    out->tls = strncmp(text, "tls://", 6) == 0;
+    if (out->tls)
+        return parse_tcp(text, out, err);
+    return conf_fail(err,
+        "%s is no listen address: write tcp://host:port, tls://host:port or unix:/path",
+        quote(text).s);
 }
 
 /* ---- rows for others ---- */

@@ -139,10 +139,11 @@ const char *conf_namespace_key(enum conf_namespace_row row);
 void conf_namespace_value(
     const struct conf_namespace *, enum conf_namespace_row row, char *out, size_t out_n);
 
-/* A listen address taken apart: tcp://host:port, unix:/path; tls:// is known and refused for now. All of
- * them with ?proxy=on behind, if a balancer puts PROXY headers in front of what clients say. */
+/* A listen address taken apart: tcp://host:port, tls://host:port, unix:/path. All of them with ?proxy=on behind,
+ * if a balancer puts PROXY headers in front of what clients say. */
 struct conf_listen {
     bool is_unix;
+    bool tls;
     char host[256]; /* numeric or name; "" for any. IPv6 without its brackets */
     char port[8];
     char path[108];

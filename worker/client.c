@@ -53,7 +53,7 @@ header_done(struct worker *w, struct conn *c, const struct proxyline *p)
         conn_forget(w, &c->in->msg);
         conn_in_done(w, c);
     }
-    conn_to(c, CONN_HTTP);
+    conn_to(c, c->flags & CF_TLS ? CONN_TLS : CONN_HTTP);
 }
 
 size_t

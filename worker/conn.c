@@ -14,6 +14,7 @@
 #include "worker/pmd.h"
 #include "worker/sess.h"
 #include "worker/subs.h"
+#include "worker/xp_tls.h"
 
 /* A connection's share of one turn (hardening 1.4). */
 #define TURN_BYTES (64u << 10)
@@ -292,9 +293,10 @@ conn_try_free(struct worker *w, struct conn *c)
     if (c->state != CONN_DEAD || c->inflight > 0)
         return;
     close(c->fd);
-    if (outq_bytes(c) > 0 && c->dialect != 0)
+    if (c->out.bytes > 0 && c->dialect != 0)
         COUNT_N(w, dropped_slow_total, outq_count_frames(c, c->frame_left));
     outq_clear(w, c);
+    xp_tls_free(w, c);
     in_free(w, c);
     pmd_leave(w, c);
     slot_push(&w->just_freed, conn_slot(w, c));
@@ -310,32 +312,21 @@ is_held_up(const struct conn *c)
         (c->in != NULL && (c->in->stalled || c->in->held.n > c->in->held_at));
 }
 
-static void
+void
 conn_on_eof(struct worker *w, struct conn *c)
 {
     c->flags |= CF_EOF;
     if (c->state == CONN_LINGER || (c->state == CONN_CLOSING && outq_is_empty(c)))
         conn_destroy(w, c);
+    else if (c->state == CONN_TLS)
+        conn_close(w, c, CLOSE_PEER_GONE);
     else if (c->state <= CONN_OPEN && !is_held_up(c))
         conn_finish(w, c, CLOSE_PEER_GONE);
 }
 
-static void
-recv_data(struct worker *w, struct conn *c, struct ring_done d)
+void
+conn_plain(struct worker *w, struct conn *c, uint8_t *p, size_t n)
 {
-    c->heard_at = w->tick;
-    COUNT_N(w, bytes_in_total, (uint64_t)d.res);
-    if (c->state > CONN_OPEN)
-        return;
-    uint8_t *p = ring_buf_at(&w->bufs, d.flags);
-    size_t n = (size_t)d.res;
-    if (c->state == CONN_PROXY) {
-        size_t used = client_input(w, c, view_of(p, n));
-        p += used;
-        n -= used;
-        if (n == 0 || c->state != CONN_HTTP)
-            return;
-    }
     if (is_held_up(c)) {
         struct conn_in *in = conn_in(w, c);
         if (in != NULL && !conn_keep(w, &in->held, p, n))
@@ -348,6 +339,30 @@ recv_data(struct worker *w, struct conn *c, struct ring_done d)
     conn_input(w, c, p, n);
     if (c->state <= CONN_OPEN && (c->in != before || (c->in != NULL && c->in->began == w->tick)))
         conn_arm_timer(w, c);
+}
+
+static void
+recv_data(struct worker *w, struct conn *c, struct ring_done d)
+{
+    uint8_t *p = ring_buf_at(&w->bufs, d.flags);
+    size_t n = (size_t)d.res;
+    c->heard_at = w->tick;
+    COUNT_N(w, bytes_in_total, n);
+    if (c->state > CONN_OPEN)
+        return;
+    if (c->state == CONN_PROXY) {
+        size_t used = client_input(w, c, view_of(p, n));
+        p += used;
+        n -= used;
+        if (n == 0 || (c->state != CONN_HTTP && c->state != CONN_TLS))
+            return;
+    }
+    if (c->flags & CF_TLS)
+        xp_tls_input(w, c, p, n);
+    else if (UNLIKELY(c->state == CONN_HTTP && c->in == NULL && xp_tls_is_hello(p, n)))
+        xp_tls_refuse_hello(w, c);
+    else
+        conn_plain(w, c, p, n);
 }
 
 void
@@ -384,6 +399,8 @@ conn_drained(struct worker *w, struct conn *c)
     c->flags &= (uint32_t)~CF_SLOW;
     c->frame_left = 0;
     if (c->state == CONN_CLOSING) {
+        if (xp_tls_end(w, c))
+            return;
         conn_to(c, CONN_LINGER);
         shutdown(c->fd, SHUT_WR);
         if (c->flags & CF_EOF)
@@ -410,32 +427,12 @@ conn_frame_size(const uint8_t *p)
     return (uint32_t)size;
 }
 
-/* Finds how much of a frame the client has in part is left once it has taken n bytes more, so that a
- * Close frame can follow it. */
-static void
-track_frames(struct conn *c, uint32_t n)
-{
-    uint32_t seg_i = 0;
-    struct oseg s = *segq_at(&c->out, seg_i);
-    while (n > 0) {
-        if (s.len == 0) {
-            s = *segq_at(&c->out, ++seg_i);
-            continue;
-        }
-        if (c->frame_left == 0)
-            c->frame_left = conn_frame_size(s.rc->data + s.off);
-        uint32_t k = MIN(MIN(n, c->frame_left), s.len);
-        s.off += k;
-        s.len -= k;
-        n -= k;
-        c->frame_left -= k;
-    }
-}
-
 static void
 conn_took_less(struct worker *w, struct conn *c)
 {
     COUNT(w, short_sends_total);
+    if (c->tls != NULL)
+        segq_unshare(&c->tls->wire, &w->blocks);
     if (!(c->flags & CF_SLOW)) {
         c->flags |= CF_SLOW;
         c->stall_at = w->tick;
@@ -457,8 +454,8 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
     c->flags &= (uint32_t)~CF_SENDING;
     if (d.res > 0) {
         COUNT_N(w, bytes_out_total, (uint64_t)d.res);
-        if ((uint32_t)d.res < c->out.bytes && c->dialect != 0)
-            track_frames(c, (uint32_t)d.res);
+        if (c->tls == NULL)
+            outq_track(c, (uint32_t)d.res);
         if (c->flags & CF_SLOW)
             c->stall_at = w->tick;
         outq_taken(w, c, (uint32_t)d.res);
@@ -470,10 +467,10 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
     if (c->state != CONN_DEAD) {
         if (outq_is_empty(c))
             conn_drained(w, c);
-        else if (d.res <= 0 || c->out.more == NULL)
+        else if (outq_kernel_is_full(c, d.res))
             conn_took_less(w, c);
         else
-            outq_touch(w, c); /* more stretches than one send carries, or a short one: try again */
+            outq_touch(w, c); /* more than one send carries: try again */
         if (c->state == CONN_OPEN && c->pause & PAUSE_OUTPUT && outq_bytes(c) <= w->conf->out_queue_low)
             conn_resume(w, c, PAUSE_OUTPUT);
     }
@@ -697,6 +694,7 @@ conn_on_timer(struct worker *w, struct conn *c)
 {
     switch ((enum conn_state)c->state) {
     case CONN_PROXY: conn_close(w, c, CLOSE_PROXY); return;
+    case CONN_TLS: conn_close(w, c, CLOSE_TLS_TIMEOUT); return;
     case CONN_HTTP: http_too_late(w, c); return;
     case CONN_OPEN:
         open_timer(w, c);
@@ -747,7 +745,8 @@ conn_new(struct worker *w, const struct listener *l, int fd)
     if (c == NULL) {
         static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"
                                      "Connection: close\r\nContent-Length: 0\r\n\r\n";
-        (void)!send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (!l->tls)
+            (void)!send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
         shutdown(fd, SHUT_WR);
         close(fd);
         count_refused(w, CLOSE_CONN_LIMIT);
@@ -757,11 +756,11 @@ conn_new(struct worker *w, const struct listener *l, int fd)
     }
     c->fd = fd;
     c->client = peer;
-    c->state = l->proxy ? CONN_PROXY : CONN_HTTP;
+    c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_TLS : CONN_HTTP;
     c->heard_at = w->tick;
-    c->deadline = w->tick + wheel_ticks(w->conf->http_header_timeout);
+    c->deadline = w->tick + wheel_ticks(l->tls ? w->conf->tls_handshake_timeout : w->conf->http_header_timeout);
     c->sess = S_OPENING;
-    c->flags |= CF_UNSHAKEN;
+    c->flags |= CF_UNSHAKEN | (l->tls ? CF_TLS : 0);
     queue_append(w, &w->unshaken, c);
     GAUGE(w, connections, w->metrics[RM_connections] + 1);
     GAUGE(w, connections_unshaken, w->metrics[RM_connections_unshaken] + 1);

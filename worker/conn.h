@@ -8,11 +8,13 @@
 #include "common/wheel.h"
 #include "proto/ws.h"
 #include "worker/segq.h"
+#include "worker/tls.h"
 #include "worker/worker.h"
 
 /* State, and what is legal next. conn_to() is the only door. */
 #define CONN_STATES(X)                                                                             \
     X(PROXY, "waiting for the PROXY header of a balancer")                                         \
+    X(TLS, "shaking hands in TLS")                                                                 \
     X(HTTP, "reading a request head")                                                              \
     X(OPEN, "speaking WebSocket")                                                                  \
     X(CLOSING, "our Close frame or last answer is on its way out")                                 \
@@ -47,6 +49,8 @@ enum conn_flag {
     CF_WAITING = 1024,    /* on worker.waiting of wait_broker */
     CF_READY = 2048,      /* on worker.ready */
     CF_NOTED = 4096,      /* its end has been counted and logged */
+    CF_TLS = 8192,        /* of a listener that speaks TLS */
+    CF_TLS_WAITS = 16384, /* on worker.tls_waiting */
 };
 
 /* Input that is not whole: exists while a head, a frame or a message is on its way, or held over. */
@@ -87,6 +91,7 @@ struct conn {
     uint16_t inflight;      /* operations whose completion has not come */
     /* Output */
     struct segq out;        /* whole frames, the first perhaps in part (worker/outq.h) */
+    struct tls_conn *tls;   /* NULL: plain, or no whole record has come yet */
     uint32_t stall_at;      /* tick since which nothing was taken; while CF_SLOW */
     /* Input */
     struct conn_in *in;
@@ -136,6 +141,10 @@ void conn_on_recv(struct worker *w, struct conn *c, struct ring_done d);
 void conn_on_send(struct worker *w, struct conn *c, struct ring_done d);
 void conn_on_pollout(struct worker *w, struct conn *c, struct ring_done d);
 void conn_on_timer(struct worker *w, struct conn *c);
+/* Plain text from the client, from the socket or out of its TLS records; may be overwritten. */
+void conn_plain(struct worker *w, struct conn *c, uint8_t *p, size_t n);
+/* The client ended its half. */
+void conn_on_eof(struct worker *w, struct conn *c);
 /* The only way a connection ends: sends the Close frame of the reason (or none), stops its input,
  * drops its subscriptions, and sees that TCP ends. Safe to call twice; the first reason counts. */
 void conn_close(struct worker *w, struct conn *c, enum close_reason reason);

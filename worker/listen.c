@@ -174,7 +174,8 @@ pick_port(struct conf_listen *a, int *e)
 }
 
 bool
-listen_open(const struct conf *conf, unsigned rings, int *fds, unsigned *per_ring, struct conf_error *err)
+listen_open(const struct conf *conf, unsigned rings, struct listener *out, unsigned *per_ring,
+    struct conf_error *err)
 {
     unsigned n = conf->worker_listen.n, backlog = (unsigned)conf->worker_backlog;
     *per_ring = n;
@@ -191,7 +192,7 @@ listen_open(const struct conf *conf, unsigned rings, int *fds, unsigned *per_rin
             int fd = a.is_unix ? (r == 0 ? unix_fd : dup(unix_fd)) : open_tcp(&a, true, (int)backlog, &e);
             if (fd < 0)
                 return fail(err, "can't listen on", text, e);
-            fds[r * n + i] = fd;
+            out[r * n + i] = (struct listener){.fd = fd, .is_unix = a.is_unix, .tls = a.tls, .proxy = a.proxy};
         }
     }
     return true;

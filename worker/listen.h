@@ -4,9 +4,9 @@
 
 #include "worker/worker.h"
 
-/* Opens the listeners that worker.listen names, for programs that were not handed any. Fills fds (at
+/* Opens the listeners that worker.listen names, for programs that were not handed any. Fills out (at
  * most LISTENERS_MAX per ring, ring after ring) and *per_ring. False with a sentence in err. */
-bool listen_open(const struct conf *conf, unsigned rings, int *fds, unsigned *per_ring,
+bool listen_open(const struct conf *conf, unsigned rings, struct listener *out, unsigned *per_ring,
     struct conf_error *err) MUST_CHECK;
 
 void listen_start(struct worker *w);

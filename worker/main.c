@@ -13,6 +13,7 @@
 #include "common/priv.h"
 #include "common/start.h"
 #include "worker/listen.h"
+#include "worker/tls.h"
 #include "worker/worker.h"
 
 #define RINGS_MAX 64
@@ -25,6 +26,7 @@ struct thread {
 
 static struct start start;
 static _Atomic int stop;
+static _Atomic(struct tls_server *) tls_fresh[RINGS_MAX];
 
 /* Rings are made while the process may still do everything, and run when it has given that up. */
 static struct {
@@ -85,20 +87,21 @@ ring_main(void *arg)
     return NULL;
 }
 
-/* What stands behind the ring in a descriptor's name: "ring0+proxy". */
-static uint8_t
-how_of(const char *name)
+/* What stands behind the ring in a descriptor's name: "ring0+tls+proxy". */
+static void
+read_kind(const char *name, struct listener *out)
 {
-    size_t n = strcspn(name, ":");
-    const char *mark = memchr(name, '+', n);
-    return mark != NULL && strncmp(mark, "+proxy", 6) == 0 ? LISTEN_PROXY : 0;
+    char kind[64];
+    snprintf(kind, sizeof kind, "%.*s", (int)strcspn(name, ":"), name);
+    out->tls = strstr(kind, "+tls") != NULL;
+    out->proxy = strstr(kind, "+proxy") != NULL;
 }
 
 /* Descriptors handed over in systemd's way (sd_listen_fds(3)): from 3 on, LISTEN_FDNAMES says "ringN"
- * for the ring each belongs to, and "ringN+proxy" if connections begin with a PROXY header. Other names
- * go to ring 0, 1, ... in turn. */
+ * for the ring each belongs to, with "+tls" and "+proxy" behind for how it is spoken to. Other names go to
+ * ring 0, 1, ... in turn. */
 static unsigned
-inherited(int *fds, unsigned *ring_of, uint8_t *how, unsigned rings)
+inherited(struct listener *out, unsigned *ring_of, unsigned rings)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES");
     if (pid == NULL || count == NULL || strtol(pid, NULL, 10) != getpid())
@@ -107,11 +110,12 @@ inherited(int *fds, unsigned *ring_of, uint8_t *how, unsigned rings)
     n = MIN(n, (unsigned)(RINGS_MAX * LISTENERS_MAX));
     for (unsigned i = 0; i < n; i++) {
         unsigned ring = i % rings;
-        fds[i] = (int)(3 + i);
+        out[i] = (struct listener){.fd = (int)(3 + i)};
         if (names != NULL && strncmp(names, "ring", 4) == 0)
             ring = (unsigned)strtoul(names + 4, NULL, 10) % rings;
+        if (names != NULL)
+            read_kind(names, &out[i]);
         ring_of[i] = ring;
-        how[i] = names != NULL ? how_of(names) : 0;
         names = names != NULL ? strchr(names, ':') : NULL;
         names = names != NULL ? names + 1 : NULL;
     }
@@ -120,46 +124,77 @@ inherited(int *fds, unsigned *ring_of, uint8_t *how, unsigned rings)
 
 /* Those that worker.listen names, when nobody handed any over. */
 static unsigned
-opened(const struct conf *conf, int *fds, unsigned *ring_of, uint8_t *how, unsigned rings)
+opened(const struct conf *conf, struct listener *out, unsigned *ring_of, unsigned rings)
 {
     struct conf_error err;
-    struct conf_listen a;
     unsigned each = 0;
-    if (!listen_open(conf, rings, fds, &each, &err))
+    if (!listen_open(conf, rings, out, &each, &err))
         die("%s", err.text);
-    for (unsigned i = 0; i < each * rings; i++) {
+    for (unsigned i = 0; i < each * rings; i++)
         ring_of[i] = i / each;
-        how[i] = conf_parse_listen(conf->worker_listen.v[i % each], &a, &err) && a.proxy ? LISTEN_PROXY : 0;
-    }
     return each * rings;
+}
+
+/* Certificates for a ring that needs them; the process ends where they can't be had. */
+static struct tls_server *
+tls_for(const struct conf *conf, const struct listener *l, unsigned n)
+{
+    struct conf_error err;
+    bool wanted = false;
+    for (unsigned i = 0; i < n; i++)
+        wanted |= l[i].tls;
+    struct tls_server *s = wanted ? tls_server_new(conf, &err) : NULL;
+    if (wanted && s == NULL)
+        die("%s", err.text);
+    return s;
+}
+
+/* A reload: every ring gets new ones, or, where they can't be had, keeps what it has. */
+static void
+tls_renew(const struct conf *conf, struct thread *threads, unsigned rings)
+{
+    struct tls_server *fresh[RINGS_MAX] = {NULL};
+    struct conf_error err;
+    for (unsigned r = 0; r < rings; r++) {
+        if (threads[r].setup.tls == NULL)
+            continue;
+        fresh[r] = tls_server_new(conf, &err);
+        if (fresh[r] == NULL) {
+            log_error("tls-not-reloaded", "why=\"%s\"", err.text);
+            while (r-- > 0)
+                tls_server_unref(fresh[r]);
+            return;
+        }
+    }
+    for (unsigned r = 0; r < rings; r++)
+        if (fresh[r] != NULL)
+            tls_server_unref(atomic_exchange_explicit(&tls_fresh[r], fresh[r], memory_order_acq_rel));
+    log_info("tls-reloaded", "certificates=%u", conf->tls_certificate.n);
 }
 
 static void
 setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threads, unsigned rings)
 {
-    static int fds[RINGS_MAX * LISTENERS_MAX], per_ring[RINGS_MAX][LISTENERS_MAX];
+    static struct listener all[RINGS_MAX * LISTENERS_MAX], per_ring[RINGS_MAX][LISTENERS_MAX];
     static unsigned ring_of[RINGS_MAX * LISTENERS_MAX];
-    static uint8_t how[RINGS_MAX * LISTENERS_MAX], how_per_ring[RINGS_MAX][LISTENERS_MAX];
-    unsigned count[RINGS_MAX] = {0}, n = inherited(fds, ring_of, how, rings);
+    unsigned count[RINGS_MAX] = {0}, n = inherited(all, ring_of, rings);
     if (n == 0)
-        n = opened(conf, fds, ring_of, how, rings);
+        n = opened(conf, all, ring_of, rings);
     for (unsigned i = 0; i < n; i++)
-        if (count[ring_of[i]] < LISTENERS_MAX) {
-            unsigned at = count[ring_of[i]]++;
-            per_ring[ring_of[i]][at] = fds[i];
-            how_per_ring[ring_of[i]][at] = how[i];
-        }
+        if (count[ring_of[i]] < LISTENERS_MAX)
+            per_ring[ring_of[i]][count[ring_of[i]]++] = all[i];
     for (unsigned r = 0; r < rings; r++) {
         threads[r].setup = (struct worker_setup){
             .conf = conf,
             .worker_idx = worker_idx,
             .ring_idx = r,
-            .listen_fds = per_ring[r],
-            .listen_how = how_per_ring[r],
+            .listeners = per_ring[r],
             .listen_count = count[r],
             .conn_max = (uint32_t)MAX(conf->conn_max / rings, (uint64_t)1),
             .wake_fd = eventfd(0, EFD_CLOEXEC),
             .stop = &stop,
+            .tls = tls_for(conf, per_ring[r], count[r]),
+            .tls_fresh = &tls_fresh[r],
             .cpu = start_cpu(&conf->worker_cpus, worker_idx * (unsigned)conf->worker_rings + r),
         };
         if (threads[r].setup.wake_fd < 0)
@@ -190,10 +225,12 @@ wait_and_tell(struct conf *conf, struct thread *threads, unsigned rings, int don
         if (poll(p, ARRAY_LEN(p), -1) < 0)
             continue;
         for (int signal; (signal = start_signal_take(start.signal_fd)) != 0;) {
-            if (signal == SIGHUP)
-                (void)start_reload(conf);
-            else
+            if (signal == SIGHUP) {
+                if (start_reload(conf))
+                    tls_renew(conf, threads, rings);
+            } else {
                 tell(threads, rings, ++asked > 1 ? 2 : 1);
+            }
         }
         if (p[1].revents) {
             uint64_t n;

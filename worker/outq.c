@@ -6,6 +6,7 @@
 #include "common/bug.h"
 #include "worker/metrics.h"
 #include "worker/pmd.h"
+#include "worker/xp_tls.h"
 
 #define IOV_PER_SEND 64   /* stretches in one send; the rest waits for the next */
 #define IOV_SCRATCH 4096  /* stretches between two submits */
@@ -66,14 +67,42 @@ outq_touch(struct worker *w, struct conn *c)
 void
 outq_taken(struct worker *w, struct conn *c, uint32_t n)
 {
-    segq_take(&c->out, &w->blocks, n);
+    segq_take(outq_wire(c), &w->blocks, n);
     w->queue_bytes -= n;
+}
+
+/* Server frames lie whole in their stretches, so the length of each can be read where it begins. */
+void
+outq_track(struct conn *c, uint32_t n)
+{
+    if (c->dialect == 0)
+        return;
+    if (n >= c->out.bytes) {
+        c->frame_left = 0;
+        return;
+    }
+    uint32_t seg_i = 0;
+    struct oseg s = *segq_at(&c->out, seg_i);
+    while (n > 0) {
+        if (s.len == 0) {
+            s = *segq_at(&c->out, ++seg_i);
+            continue;
+        }
+        if (c->frame_left == 0)
+            c->frame_left = conn_frame_size(s.rc->data + s.off);
+        uint32_t k = MIN(MIN(n, c->frame_left), s.len);
+        s.off += k;
+        s.len -= k;
+        n -= k;
+        c->frame_left -= k;
+    }
 }
 
 void
 outq_clear(struct worker *w, struct conn *c)
 {
-    outq_taken(w, c, c->out.bytes);
+    w->queue_bytes -= c->out.bytes;
+    segq_take(&c->out, &w->blocks, c->out.bytes);
 }
 
 uint32_t
@@ -169,7 +198,7 @@ prep_gather(struct worker *w, struct conn *c, struct io_uring_sqe *sqe, struct f
 {
     struct iovec *iov = w->iov + f->iov_n;
     struct msghdr *m = &w->msg[f->msg_n++];
-    unsigned n = segq_iov(&c->out, iov, IOV_PER_SEND);
+    unsigned n = segq_iov(outq_wire(c), iov, IOV_PER_SEND);
     f->iov_n += n;
     *m = (struct msghdr){.msg_iov = iov, .msg_iovlen = n};
     io_uring_prep_sendmsg(sqe, c->fd, m, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -179,8 +208,9 @@ static void
 send_one(struct worker *w, struct conn *c, struct flush *f)
 {
     struct io_uring_sqe *sqe = ring_sqe(&w->ring);
-    const struct oseg *s = &c->out.first;
-    if (c->out.more == NULL)
+    const struct segq *q = outq_wire(c);
+    const struct oseg *s = &q->first;
+    if (q->more == NULL)
         io_uring_prep_send(sqe, c->fd, s->rc->data + s->off, s->len, MSG_DONTWAIT | MSG_NOSIGNAL);
     else
         prep_gather(w, c, sqe, f);
@@ -213,6 +243,11 @@ outq_flush(struct worker *w)
         c->flags &= ~(uint32_t)CF_DIRTY;
         if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
             continue;
+        if (c->tls != NULL) {
+            xp_tls_seal(w, c);
+            if (segq_is_empty(outq_wire(c)))
+                continue;
+        }
         if (f.iov_n + IOV_PER_SEND > IOV_SCRATCH || f.msg_n == MSG_SCRATCH) {
             submit_all(w); /* the kernel has copied what the scratch describes */
             f = (struct flush){0};

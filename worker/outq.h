@@ -23,24 +23,42 @@ void outq_touch(struct worker *w, struct conn *c);
 void outq_cut(struct worker *w, struct conn *c, uint32_t keep);
 /* Frames that begin behind the first `keep` bytes: what a cut there loses. */
 uint32_t outq_count_frames(const struct conn *c, uint32_t keep);
+/* Finds how much of a frame the client has in part is left (conn.frame_left) once n bytes more are taken from the front,
+ * so that a Close frame can follow it. Before they are. */
+void outq_track(struct conn *c, uint32_t n);
 /* Drops everything that waits. */
 void outq_clear(struct worker *w, struct conn *c);
 /* One send for each connection on the list. */
 void outq_flush(struct worker *w);
-/* The kernel took n bytes. */
+/* The kernel took n bytes of outq_wire. */
 void outq_taken(struct worker *w, struct conn *c, uint32_t n);
 
 static inline bool
 outq_is_empty(const struct conn *c)
 {
-    return segq_is_empty(&c->out);
+    return segq_is_empty(&c->out) && (c->tls == NULL || segq_is_empty(&c->tls->wire));
 }
 
 /* Bytes that wait for the client. */
 static inline uint32_t
 outq_bytes(const struct conn *c)
 {
-    return c->out.bytes;
+    return c->out.bytes + (c->tls != NULL ? c->tls->wire.bytes : 0);
+}
+
+/* The queue whose bytes the kernel gets. */
+static inline struct segq *
+outq_wire(struct conn *c)
+{
+    return c->tls != NULL ? &c->tls->wire : &c->out;
+}
+
+/* After a send that returned res: whether the kernel took less than it was offered. */
+static inline bool
+outq_kernel_is_full(struct conn *c, int res)
+{
+    const struct segq *q = outq_wire(c);
+    return res <= 0 || (!segq_is_empty(q) && q->more == NULL);
 }
 
 #endif

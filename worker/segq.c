@@ -123,6 +123,22 @@ segq_cut(struct segq *q, struct rc_pool *blocks, uint32_t keep)
     }
 }
 
+void
+segq_unshare(struct segq *q, struct rc_pool *blocks)
+{
+    bool shared = false;
+    for (uint32_t i = 0, n = segq_count(q); i < n; i++)
+        shared |= segq_at(q, i)->rc->turn;
+    struct rc *own = shared ? rc_new(blocks, q->bytes) : NULL;
+    if (own == NULL)
+        return;
+    struct segq copy = {.first = {own, 0, q->bytes}, .bytes = q->bytes};
+    segq_peek(q, own->data, q->bytes);
+    own->n = q->bytes;
+    segq_take(q, blocks, q->bytes);
+    *q = copy;
+}
+
 unsigned
 segq_iov(const struct segq *q, struct iovec *iov, unsigned max)
 {

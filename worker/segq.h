@@ -52,6 +52,9 @@ bool segq_append(struct segq *q, struct rc *rc, uint32_t off, uint32_t len) MUST
 /* Appends a copy of [p, p + len): behind the last block if that is this queue's alone and has room, otherwise in a
  * new block of at least `block` bytes. */
 bool segq_append_copy(struct segq *q, struct rc_pool *blocks, const uint8_t *p, uint32_t len, size_t block) MUST_CHECK;
+/* Copies what lies in a turn's arena into a block of the queue's own, so that the arena is not kept for it. What can't
+ * be copied for want of memory stays where it is. */
+void segq_unshare(struct segq *q, struct rc_pool *blocks);
 /* Removes the first n bytes, at most segq.bytes. */
 void segq_take(struct segq *q, struct rc_pool *blocks, uint32_t n);
 /* Removes everything behind the first `keep` bytes. */

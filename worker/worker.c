@@ -18,6 +18,7 @@
 #include "worker/pmd.h"
 #include "worker/sess.h"
 #include "worker/subs.h"
+#include "worker/xp_tls.h"
 
 #define SQ_ENTRIES 1024
 #define CQ_ENTRIES 16384
@@ -219,6 +220,10 @@ reclaim(struct worker *w)
         w->arena = NULL;
     }
     pmd_reclaim(w);
+    if (w->cipher != NULL && rc_room(w->cipher) < w->cipher->cap / 2) {
+        rc_unref(&w->blocks, w->cipher);
+        w->cipher = NULL;
+    }
     ring_bufs_publish(&w->bufs);
 }
 
@@ -285,7 +290,7 @@ look_for_stop(struct worker *w)
 static uint64_t
 sleep_ns(struct worker *w, uint32_t max_wait_ms)
 {
-    if (w->ready.n > 0 || w->links_busy || w->unbuffered.n > 0)
+    if (w->ready.n > 0 || w->links_busy || w->unbuffered.n > 0 || w->tls_waiting.n > w->tls_waiting_at)
         return 0;
     uint32_t ms = MIN(max_wait_ms, (uint32_t)TURN_MAX_MS);
     if (w->stopping)
@@ -312,6 +317,8 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     take_time(w);
     struct mono began = w->now;
     w->turn++;
+    if (w->tls != NULL)
+        xp_tls_continue(w);
     ring_reap(&w->ring, worker_dispatch, w);
     continue_ready(w);
     w->links_busy = links_drain(w->links, DRAIN_RECORDS);
@@ -321,6 +328,7 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     if ((int32_t)(w->tick - w->links_at) >= 0) {
         w->links_at = w->tick + wheel_ticks(links_tick(w->links, w->now));
         read_limits(w);
+        xp_tls_adopt(w);
     }
     listen_tick(w);
     look_for_stop(w);
@@ -368,7 +376,9 @@ setup_limits(struct worker *w, const struct worker_setup *s)
     w->stop = s->stop;
     w->listener_count = s->listen_count;
     for (unsigned i = 0; i < s->listen_count; i++)
-        w->listeners[i] = (struct listener){.fd = s->listen_fds[i], .proxy = s->listen_how != NULL && s->listen_how[i] & LISTEN_PROXY};
+        w->listeners[i] = s->listeners[i];
+    w->tls = s->tls;
+    w->tls_fresh = s->tls_fresh;
     client_setup(w);
     w->unshaken = (struct slot_queue){POOL_NONE, POOL_NONE};
     w->random_at = sizeof w->random;
@@ -382,6 +392,8 @@ setup_memory(struct worker *w)
     w->iov = calloc(4096, sizeof *w->iov);
     w->msg = calloc(1024, sizeof *w->msg);
     w->waiting = calloc(w->conf->broker_count, sizeof *w->waiting);
+    if (w->tls != NULL && (w->tls_plain = malloc(TLS_PLAIN_MAX)) == NULL)
+        return false;
     if (w->iov == NULL || w->msg == NULL || w->waiting == NULL)
         return false;
     for (unsigned i = 0; i < w->conf->broker_count; i++)
@@ -446,6 +458,11 @@ worker_free(struct worker *w)
     pool_fini(&w->conns);
     if (w->arena != NULL)
         rc_unref(&w->blocks, w->arena);
+    if (w->cipher != NULL)
+        rc_unref(&w->blocks, w->cipher);
+    tls_server_unref(w->tls);
+    free(w->tls_plain);
+    free(w->tls_waiting.v);
     rc_pool_fini(&w->blocks);
     buf_free(&w->scratch);
     struct slot_list *lists[] = {&w->dirty, &w->dirty_chans, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};

@@ -26,13 +26,11 @@ enum worker_op {
 
 #define LISTENERS_MAX 16
 
-enum listen_how {
-    LISTEN_PROXY = 1,
-};
-
 struct listener {
     int fd;
     bool armed;
+    bool is_unix;
+    bool tls;          /* TLS is spoken */
     bool proxy;        /* its connections begin with a PROXY header */
     uint32_t retry_at; /* tick at which accepting is tried again; 0: not paused */
 };
@@ -51,6 +49,7 @@ struct slot_queue {
 struct conn;
 struct chan;
 struct pmd;
+struct tls_server;
 
 struct worker {
     struct ring ring;
@@ -85,6 +84,13 @@ struct worker {
     struct slot_list unbuffered;   /* receives to arm again once buffers are back */
     struct slot_list just_freed;   /* slots that go back to the pool at the end of the turn */
     struct rc *arena;              /* small answers of this turn */
+    struct tls_server *tls;        /* NULL: no listener speaks TLS */
+    _Atomic(struct tls_server *) *tls_fresh; /* from a reload, for this ring to take; NULL without TLS */
+    struct rc *cipher;             /* cipher text of this turn */
+    uint8_t *tls_plain;            /* TLS_PLAIN_MAX bytes of scratch */
+    struct slot_list tls_waiting;  /* handshakes that wait for their turn, from tls_waiting_at on */
+    uint32_t tls_waiting_at;
+    uint32_t tls_left;             /* handshake steps this turn may still take */
     struct iovec *iov;             /* scratch of the flush */
     struct msghdr *msg;
     uint64_t queue_bytes;          /* waiting for clients, all connections */
@@ -111,9 +117,10 @@ struct worker {
 struct worker_setup {
     const struct conf *conf;
     unsigned worker_idx, ring_idx;
-    const int *listen_fds;
-    const uint8_t *listen_how;     /* enum listen_how bits of each; NULL: none */
+    const struct listener *listeners; /* fd and kind of each */
     unsigned listen_count;
+    struct tls_server *tls;        /* becomes the ring's; NULL: none does */
+    _Atomic(struct tls_server *) *tls_fresh;
     uint32_t conn_max;             /* of this ring */
     int wake_fd;                   /* eventfd, written when *stop changed */
     _Atomic int *stop;

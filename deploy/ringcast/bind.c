@@ -85,8 +85,8 @@ place_describe(struct bind_place *p)
     }
     (void)getnameinfo((void *)&p->addr, p->addr_len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
     bool v6 = p->addr.ss_family == AF_INET6;
-    (void)snprintf(
-        p->text, sizeof p->text, v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", host, ntohs(*place_port(p)));
+    (void)snprintf(p->text, sizeof p->text, v6 ? "%s://[%s]:%u" : "%s://%s:%u", p->tls ? "tls" : "tcp",
+        host, ntohs(*place_port(p)));
 }
 
 static void
@@ -121,6 +121,7 @@ add_tcp(struct binds *b, unsigned entry, const struct conf_listen *l, const stru
         memcpy(&p->addr, a->ai_addr, a->ai_addrlen);
         p->addr_len = a->ai_addrlen;
         p->any_host = any;
+        p->tls = l->tls;
         place_describe(p);
     }
     freeaddrinfo(all);
@@ -327,6 +328,13 @@ binds_open(struct binds *b, const struct conf *c, struct conf_error *err)
     return ok;
 }
 
+const char *
+binds_kind(const struct bind_place *p)
+{
+    static const char *const kinds[] = {"", "+tls", "+proxy", "+tls+proxy"};
+    return kinds[(p->tls ? 1 : 0) + (p->proxy ? 2 : 0)];
+}
+
 int
 binds_fd(const struct binds *b, unsigned i, unsigned ring)
 {
@@ -358,9 +366,9 @@ binds_url(const struct binds *b, char *out, size_t out_n)
         if (p->addr.ss_family == AF_UNIX)
             continue;
         if (p->any_host)
-            (void)snprintf(out, out_n, "http://localhost:%u/", ntohs(*place_port(p)));
+            (void)snprintf(out, out_n, "http%s://localhost:%u/", p->tls ? "s" : "", ntohs(*place_port(p)));
         else
-            (void)snprintf(out, out_n, "http%s/", p->text + strlen("tcp"));
+            (void)snprintf(out, out_n, "http%s%s/", p->tls ? "s" : "", p->text + strlen("tcp"));
         return;
     }
 }

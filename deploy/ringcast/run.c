@@ -125,13 +125,13 @@ static void
 make_listen_names(struct run *r)
 {
     unsigned rings = (unsigned)r->c->worker_rings;
-    size_t cap = (size_t)rings * r->binds.count * 18 + 1, at = 0;
+    size_t cap = (size_t)rings * r->binds.count * 24 + 1, at = 0;
     r->listen_fds = xcalloc((size_t)rings * r->binds.count + 1, sizeof r->listen_fds[0]);
     r->listen_names = xcalloc(1, cap);
     for (unsigned ring = 0; ring < rings; ring++)
         for (unsigned i = 0; i < r->binds.count; i++)
             at += (size_t)snprintf(r->listen_names + at, cap - at, "%sring%u%s", at ? ":" : "", ring,
-                r->binds.v[i].proxy ? "+proxy" : "");
+                binds_kind(&r->binds.v[i]));
 }
 
 /* Settings in force, behind our own counters, so that `status` shows limits beside figures. The

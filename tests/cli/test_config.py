@@ -92,7 +92,11 @@ class Config(cli.Case):
         self.assert_refused(["run", "--config", "/nowhere.conf"], "/nowhere.conf", "No such file")
         self.assert_refused(["run", "--config"], "--config needs a value")
         self.assert_refused(["run", "--sc.ping_interval=1m"], "sc.ping_interval", "sc.ping_timeout")
-        self.assert_refused(["run", "--worker.listen=tls://127.0.0.1:1"], "worker.listen", "TLS")
+        self.assert_refused(["run", "--worker.listen=tls://127.0.0.1:1"], "worker.listen", "tls.certificate")
+        self.assert_refused(["run", "--tls.min_version=1.1"], "tls.min_version", "1.2 or 1.3")
+        self.assert_refused(["run", "--tls.client_verify=maybe"], "tls.client_verify", "off, optional or required")
+        self.assert_refused(["run", "--tls.client_verify=required"], "tls.client_verify", "tls.client_ca")
+        self.assert_refused(["run", "--tls.certificate=/a,/b", "--tls.key=/a"], "tls.key", "tls.certificate")
 
     def test_what_is_no_command_or_option_is_refused(self):
         self.assert_refused([], "run, status, publish, subscribe")

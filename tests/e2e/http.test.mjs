@@ -25,7 +25,7 @@ const cases = {
     'a key of the wrong length': ['GET /socketcluster/ HTTP/1.1\r\nHost: x\r\n' + upgrade.replace('dGhl', '') + '\r\n', 400],
     'no Host': ['GET /socketcluster/ HTTP/1.1\r\n' + upgrade + '\r\n', 400],
     'two Hosts': ['GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n', 400],
-    'not HTTP at all': ['\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n', 400],
+    'not HTTP at all': ['\x17\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n', 400],
     'HTTP/0.9': ['GET /\r\n\r\n', 400],
     'HTTP/1.0': ['GET /socketcluster/ HTTP/1.0\r\nHost: x\r\n' + upgrade + '\r\n', [400, 426, 505]],
     'HTTP/2 preface': ['PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', [400, 505]],

@@ -127,7 +127,7 @@ export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 
         await s.stop({ signal: 'SIGKILL', check: false });
         throw e;
     }
-    s.port = Number(/^ringcast: ready on tcp:\/\/[^ ]*:(\d+)/m.exec(s.stdout)[1]);
+    s.port = Number(/^ringcast: ready on .*?tcp:\/\/[^ ]*:(\d+)/m.exec(s.stdout)?.[1]);
     if (!isReference) { await s.processes('worker'); await s.processes('broker'); }
     return s;
 }

@@ -378,12 +378,15 @@ t_begin(void)
     struct worker_setup setup = {
         .conf = &t.conf,
         .conn_max = t.conn_max,
-        .listen_fds = t.listen_fds,
+        .listeners = t.listeners,
+        .tls = t.tls ? tls_server_new(&t.conf, &err) : NULL,
         .listen_count = t.listen_n,
         .wake_fd = eventfd(0, EFD_CLOEXEC),
         .stop = &t.stop,
         .cpu = -1,
     };
+    if (t.tls && setup.tls == NULL)
+        fail_msg("%s", err.text);
     assert_true(t.conf.broker_count <= T_BROKERS);
     t.w = worker_new(&setup, &err);
     if (t.w == NULL)
@@ -424,7 +427,10 @@ expect_nothing_left(void)
     assert_int_equal(w->input_bytes, 0);
     if (w->arena != NULL)
         assert_int_equal(w->arena->refs, 1);
-    assert_int_equal(w->blocks.bytes, w->arena != NULL ? w->arena->cap + sizeof(struct rc) : 0);
+    if (w->cipher != NULL)
+        assert_int_equal(w->cipher->refs, 1);
+    assert_int_equal(w->blocks.bytes, (w->arena != NULL ? w->arena->cap + sizeof(struct rc) : 0) +
+            (w->cipher != NULL ? w->cipher->cap + sizeof(struct rc) : 0));
     assert_int_equal(w->unshaken.first, POOL_NONE);
     for (unsigned i = 0; i < t.conf.broker_count; i++)
         assert_int_equal(w->waiting[i].first, POOL_NONE);
@@ -469,7 +475,9 @@ client_of(int fd, int worker_fd)
     assert_true(clients_n < CLIENTS_MAX);
     struct t_client *c = &clients[clients_n++];
     *c = (struct t_client){.fd = fd, .slot = POOL_NONE, .in = buf_make(UINT32_MAX)};
-    conn_new(t.w, &t.w->listeners[0], worker_fd);
+    struct listener from = t.w->listeners[0];
+    from.tls = t.tls;
+    conn_new(t.w, &from, worker_fd);
     uint32_t slot = t.w->unshaken.last; /* where who came last stands, unless it was refused */
     if (slot != POOL_NONE && conn_at(t.w, slot)->fd == worker_fd) {
         c->slot = slot;

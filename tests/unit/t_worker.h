@@ -59,8 +59,9 @@ struct t_client {
 extern struct t_world {
     struct conf conf;
     uint32_t conn_max;
-    int listen_fds[LISTENERS_MAX]; /* the worker's from t_begin on */
+    struct listener listeners[LISTENERS_MAX]; /* the worker's from t_begin on */
     unsigned listen_n;
+    bool tls;            /* clients come by a tls:// listener; tls.certificate and tls.key are set */
     _Atomic int stop;
     struct worker *w;
     struct t_asked **asked;

@@ -20,6 +20,7 @@ addresses_as_people_write_them(void **state)
         {"tcp://*:8000", "", "8000", ""},
         {"tcp://[::1]:65535", "::1", "65535", ""},
         {"tcp://[::]:080", "::", "80", ""},
+        {"tls://[::]:8443", "::", "8443", ""},
         {"unix:/run/x.sock", "", "", "/run/x.sock"},
         {"unix:///run/x.sock", "", "", "/run/x.sock"},
     };
@@ -29,6 +30,7 @@ addresses_as_people_write_them(void **state)
         struct conf_error err;
         assert_true(conf_parse_listen(good[i].text, &l, &err));
         assert_int_equal(l.is_unix, good[i].path[0] != '\0');
+        assert_int_equal(l.tls, strncmp(good[i].text, "tls", 3) == 0);
         assert_string_equal(l.host, good[i].host);
         assert_string_equal(l.port, good[i].port);
         assert_string_equal(l.path, good[i].path);
@@ -54,7 +56,7 @@ what_is_no_address_is_refused_with_an_example(void **state)
         {"tcp://::1:8000", "[::1]"},
         {"tcp://[::1:8000", "[::1]"},
         {"tcp://[::1]8000", "[::1]"},
-        {"tls://127.0.0.1:8443", "TLS"},
+        {"tls://127.0.0.1", "tcp://host:port"},
         {"unix:", "unix:/path"},
         {"unix:relative", "does not begin with /"},
         {"unix:", "names no path"},
