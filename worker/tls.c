@@ -184,6 +184,31 @@ make_secret(const char *path)
     return ok;
 }
 
+/* What was read when the process began, for reloads after it gave up the right to read it. Main thread only. */
+static struct {
+    char path[256];
+    unsigned char bytes[SECRET_MAX];
+    size_t n;
+} known;
+
+static bool
+recall_secret(struct tls_server *s, const char *path)
+{
+    if (known.n == 0 || strcmp(known.path, path) != 0)
+        return false;
+    memcpy(s->secret, known.bytes, known.n);
+    s->secret_n = known.n;
+    return true;
+}
+
+static void
+remember_secret(const struct tls_server *s, const char *path)
+{
+    snprintf(known.path, sizeof known.path, "%s", path);
+    memcpy(known.bytes, s->secret, s->secret_n);
+    known.n = s->secret_n;
+}
+
 static bool
 load_secret(struct tls_server *s, const struct conf *conf, struct conf_error *err)
 {
@@ -193,12 +218,16 @@ load_secret(struct tls_server *s, const struct conf *conf, struct conf_error *er
         snprintf(path, sizeof path, "%s/ticket-secret", conf->run_dir);
     else
         snprintf(path, sizeof path, "%s", conf->tls_ticket_secret);
-    if (!read_secret(s, path) && (!ours || errno != ENOENT || !make_secret(path) || !read_secret(s, path)))
+    if (!read_secret(s, path) && (!ours || errno != ENOENT || !make_secret(path) || !read_secret(s, path))) {
+        if (recall_secret(s, path))
+            return true;
         return conf_fail(err, "%s (%s): %s", path, ours ? "the secret of session tickets in run.dir" : "tls.ticket_secret",
             strerror(errno));
+    }
     if (s->secret_n < SECRET_MIN)
         return conf_fail(err, "tls.ticket_secret: %s holds %zu bytes, and at least %d random ones are needed "
                               "(openssl rand -out FILE 48)", path, s->secret_n, SECRET_MIN);
+    remember_secret(s, path);
     return true;
 }
 
