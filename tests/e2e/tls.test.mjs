@@ -166,12 +166,13 @@ test('client certificates: required means no message without one', limit, async 
 });
 
 test('SIGHUP reads certificates again: connections stay, new ones see the new one, a bad file changes nothing', limit, async () => {
-    for (const end of ['pem', 'key']) { copyFileSync(file(`a.${end}`), file(`live.${end}`)); chmodSync(file(`live.${end}`), 0o644); }
+    const install = name => { for (const end of ['pem', 'key']) { copyFileSync(file(`${name}.${end}`), file(`live.${end}`)); chmodSync(file(`live.${end}`), 0o644); } };
+    install('a');
     const s = await start({ 'tls.certificate': file('live.pem'), 'tls.key': file('live.key') });
     const cn = async () => { const c = await dial(s); const name = c.getPeerCertificate().subject.CN; c.destroy(); return name; };
     const stays = await connected(20, s, secure(s));
     const got = await subscribed(stays, 'reload');
-    for (const end of ['pem', 'key']) copyFileSync(file(`b.${end}`), file(`live.${end}`));
+    install('b');
     process.kill(s.pid, 'SIGHUP');
     await until(async () => await cn() === 'b', 'the new certificate');
     writeFileSync(file('live.pem'), 'no certificate');
