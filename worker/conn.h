@@ -98,8 +98,7 @@ struct conn {
     struct timer timer;
     uint32_t deadline;      /* of the present state: head, handshake, next ping, end of closing */
     uint32_t heard_at;      /* tick of the last input */
-    uint32_t control_at;    /* bucket of ws.control_rate: tick of its last filling */
-    uint32_t control_left;  /* ... and what is left in it */
+    uint64_t control_ns;    /* bucket of ws.control_rate: when all that came would have been due */
     uint32_t frame_left;    /* bytes at the front of the queue that end a frame the client has in part */
     uint32_t turn_bytes;    /* input processed in turn turn_at */
     uint32_t turn_at;

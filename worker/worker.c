@@ -385,6 +385,21 @@ setup_limits(struct worker *w, const struct worker_setup *s)
     w->scratch = buf_make(UINT32_MAX);
 }
 
+/* Lists of connections have their room from the start, so that none has to grow when memory is short;
+ * pages that are never touched cost nothing. */
+static bool
+setup_lists(struct worker *w)
+{
+    struct slot_list *lists[] = {&w->dirty, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        lists[i]->cap = w->conn_max + 1;
+        lists[i]->v = malloc(lists[i]->cap * sizeof *lists[i]->v);
+        if (lists[i]->v == NULL)
+            return false;
+    }
+    return true;
+}
+
 static bool
 setup_memory(struct worker *w)
 {
@@ -398,7 +413,8 @@ setup_memory(struct worker *w)
         return false;
     for (unsigned i = 0; i < w->conf->broker_count; i++)
         w->waiting[i] = (struct slot_queue){POOL_NONE, POOL_NONE};
-    return pool_init(&w->conns, sizeof(struct conn), w->conn_max + 1) && subs_init(w) && pmd_init(w);
+    return setup_lists(w) && pool_init(&w->conns, sizeof(struct conn), w->conn_max + 1) && subs_init(w) &&
+        pmd_init(w);
 }
 
 struct worker *

@@ -24,26 +24,17 @@ limits_of(const struct worker *w, const struct conn *c)
     };
 }
 
-/* Token bucket of ws.control_rate, bursts to twice the rate. */
+/* A bucket of ws.control_rate, bursts to twice the rate: each event moves control_ns on by what one costs,
+ * and that may not be more than two seconds ahead of now. Exact however often it is asked. */
 static bool
 control_allowed(struct worker *w, struct conn *c)
 {
-    uint64_t rate = w->conf->ws_control_rate, left = c->control_left;
-    uint32_t ticks = w->tick - c->control_at;
-    uint64_t more = rate * ticks * WHEEL_TICK_MS / 1000;
-    if (c->control_at == 0)
-        left = rate * 2;
-    else
-        left += more;
-    if (c->control_at == 0 || more > 0)
-        c->control_at = w->tick;
-    left = MIN(left, MIN(rate * 2, (uint64_t)UINT32_MAX));
-    if (left == 0) {
-        c->control_left = 0;
+    uint64_t next = MAX(c->control_ns, w->now.ns) + 1000000000u / w->conf->ws_control_rate;
+    if (next - w->now.ns > 2000000000u) {
         conn_close(w, c, CLOSE_CONTROL_RATE);
         return false;
     }
-    c->control_left = (uint32_t)left - 1;
+    c->control_ns = next;
     return true;
 }
 

@@ -200,8 +200,10 @@ enum link_rc
 link_publish(UNUSED struct links *l, struct view channel, unsigned broker, bool has_data, struct view data,
     const struct call *call, enum error_id *why)
 {
-    if (t.says[T_PUBLISH] != LINK_OK)
+    if (t.says[T_PUBLISH] != LINK_OK && t.publishes_first-- == 0) {
+        t.publishes_first = 0;
         return not_ok(T_PUBLISH, why);
+    }
     struct t_asked *a = note(T_PUBLISH, broker, call);
     copy_cut(a->name, sizeof a->name, channel);
     copy_cut(a->data, sizeof a->data, data);

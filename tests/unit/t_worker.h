@@ -69,6 +69,7 @@ extern struct t_world {
     /* Answers of the broker's stand-in to what is asked from now on. */
     enum link_rc says[T_KINDS];    /* LINK_OK at first */
     enum error_id why;             /* ... and the reason of a refusal */
+    unsigned publishes_first;      /* so many publishes are LINK_OK before that */
     unsigned not_taken[T_KINDS];   /* how often it was not LINK_OK */
     bool down[T_BROKERS];          /* link_is_up() says no */
     char answer[512];              /* head of the last answer to an upgrade */
