@@ -192,7 +192,6 @@ what_is_no_upgrade_is_told_why_and_ends(void **state)
         {"GET /echo HTTP/1.1\r\n\r\n", "400"},
         {"GET /echo HTTP/2.0\r\n" HOST "\r\n", "505"},
         {"nonsense\r\n\r\n", "400"},
-        {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400"},
         {"GET /private/thing?token=1234 HTTP/1.1\r\n" HOST "\r\n", "404"},
         {"\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n" HOST "\r\n", "400"},
     };
