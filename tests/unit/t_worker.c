@@ -661,12 +661,13 @@ t_next_frame(struct t_client *c, struct view *payload)
 void
 t_hears(struct t_client *c, const char *fmt, ...)
 {
-    char text[2048];
+    static char text[256 * 1024];
     struct view payload;
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    assert_in_range(n, 0, sizeof text - 1);
     unsigned opcode = t_next_frame(c, &payload);
     if (opcode == WS_CLOSE && payload.n >= 2)
         fail_msg("a Close frame, %u, where this was waited for: %s", load_be16(payload.p), text);
