@@ -15,6 +15,7 @@
 #include "broker/chan.h"
 #include "broker/metrics.h"
 #include "broker/peer.h"
+#include "common/calls.h"
 #include "common/start.h"
 
 #define SQ_ENTRIES 256
@@ -194,6 +195,7 @@ beat(struct broker *b)
     GAUGE(b, lane_used_bytes, lanes_used);
     GAUGE(b, overflow_bytes, b->overflow_bytes);
     GAUGE(b, log_lost_total, log_lost());
+    GAUGE(b, refused_calls_total, calls_refused());
     if (!b->accepting)
         arm_accept(b);
 }
@@ -276,6 +278,7 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
 void
 broker_run(struct broker *b)
 {
+    GAUGE(b, seccomp, calls_mode());
     /* Once told to stop it still handles what is in its lanes. */
     while (b->stopping == 0 ||
         (b->stopping == 1 && (b->busy || b->overflow_bytes > 0) && !mono_reached(b->now, b->stop_at)))

@@ -1,6 +1,7 @@
 /* ringcast-broker: one process, one thread, one broker. */
 #include "broker/broker.h"
 #include "common/bug.h"
+#include "common/calls.h"
 #include "common/log.h"
 #include "common/priv.h"
 #include "common/start.h"
@@ -18,6 +19,9 @@ give_up_rights(struct broker *b, const struct conf *conf)
     b->worker_uid = workers.uid;
     struct priv_state now = priv_look();
     broker_show_rights(b, &now);
+    const char *why;
+    if (conf->run_seccomp && !calls_limit(CALLS_BROKER, &why))
+        log_warn("calls-not-limited", "why=\"%s\"", why);
 }
 
 int

@@ -126,7 +126,7 @@ priv_drop(const struct priv_user *u, const struct conf *c, struct conf_error *er
         return conf_fail(err, "cannot become user %u, group %u: %s; CAP_SETUID and CAP_SETGID are needed",
             (unsigned)u->uid, (unsigned)u->gid, strerror(errno));
     priv_drop_capabilities();
-    bool dumps = c->run_core_dumps || PRIV_SANITIZED;
+    bool dumps = c->run_core_dumps || PRIV_INSTRUMENTED;
     struct rlimit core = {0, 0};
     if (!dumps)
         (void)setrlimit(RLIMIT_CORE, &core);

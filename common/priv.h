@@ -9,16 +9,12 @@
 
 #include "common/conf.h"
 
-/* Sanitizers read their own memory with ptrace at the end, and make calls of their own at any time. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define PRIV_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define PRIV_SANITIZED 1
-#endif
-#endif
-#ifndef PRIV_SANITIZED
-#define PRIV_SANITIZED 0
+/* Sanitizers read their own memory with ptrace at the end and make calls of their own at any time; coverage
+ * writes files where it was built. Builds with them keep core dumps, and system calls are not limited. */
+#ifdef RINGCAST_INSTRUMENTED
+#define PRIV_INSTRUMENTED 1
+#else
+#define PRIV_INSTRUMENTED 0
 #endif
 
 /* Who to become. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/calls.h"
 #include "common/priv.h"
 #include "common/start.h"
 #include "worker/listen.h"
@@ -28,39 +29,44 @@ static struct start start;
 static _Atomic int stop;
 static _Atomic(struct tls_server *) tls_fresh[RINGS_MAX];
 
-/* Rings are made while the process may still do everything, and run when it has given that up. */
+/* Rings are made while the process may still do everything, and run when it has given that up: what it does
+ * for all threads it does between two of these. */
+enum step { STEP_MADE, STEP_USER, STEP_CALLS };
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    unsigned made; /* rings that wait */
-    bool open;
+    unsigned waiting; /* rings, counted up over all steps */
+    enum step step;   /* done by the main thread */
 } gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
 
+/* A ring waits for the main thread. */
 static void
-gate_wait(void)
+gate_wait(enum step step)
 {
     pthread_mutex_lock(&gate.lock);
-    gate.made++;
+    gate.waiting++;
     pthread_cond_broadcast(&gate.moved);
-    while (!gate.open)
+    while (gate.step < step)
+        pthread_cond_wait(&gate.moved, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+/* The main thread waits for all rings to wait for the step. */
+static void
+gate_await(enum step step, unsigned rings)
+{
+    pthread_mutex_lock(&gate.lock);
+    while (gate.waiting < rings * (unsigned)step)
         pthread_cond_wait(&gate.moved, &gate.lock);
     pthread_mutex_unlock(&gate.lock);
 }
 
 static void
-gate_await(unsigned rings)
+gate_open(enum step step)
 {
     pthread_mutex_lock(&gate.lock);
-    while (gate.made < rings)
-        pthread_cond_wait(&gate.moved, &gate.lock);
-    pthread_mutex_unlock(&gate.lock);
-}
-
-static void
-gate_open(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.open = true;
+    gate.step = step;
     pthread_cond_broadcast(&gate.moved);
     pthread_mutex_unlock(&gate.lock);
 }
@@ -77,9 +83,10 @@ ring_main(void *arg)
     struct worker *w = worker_new(&t->setup, &err);
     if (w == NULL)
         die("%s", err.text);
-    gate_wait();
+    gate_wait(STEP_USER);
     priv_drop_capabilities();
     worker_show_rights(w);
+    gate_wait(STEP_CALLS);
     worker_run(w);
     worker_free(w);
     uint64_t one = 1;
@@ -251,10 +258,15 @@ give_up_rights(const struct conf *conf, unsigned rings)
 {
     struct conf_error err;
     struct priv_user user;
-    gate_await(rings);
+    gate_await(STEP_USER, rings);
     if (!priv_user_find(&user, conf, "worker.user", false, &err) || !priv_drop(&user, conf, &err))
         die("%s", err.text);
-    gate_open();
+    gate_open(STEP_USER);
+    gate_await(STEP_CALLS, rings);
+    const char *why;
+    if (conf->run_seccomp && !calls_limit(CALLS_WORKER, &why))
+        log_warn("calls-not-limited", "why=\"%s\"", why);
+    gate_open(STEP_CALLS);
 }
 
 int

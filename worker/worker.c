@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/calls.h"
 #include "common/priv.h"
 #include "common/start.h"
 #include "proto/crypt.h"
@@ -234,6 +235,8 @@ stamp(struct worker *w, struct mono began)
     COUNT(w, turns_total);
     GAUGE(w, buffers_bytes, w->blocks.bytes + w->input_bytes + pmd_bytes(w));
     GAUGE(w, log_lost_total, log_lost());
+    if (w->ring_idx == 0)
+        GAUGE(w, refused_calls_total, calls_refused());
     struct mono end = mono_now();
     if (mono_since_ms(end, began) > SLOW_TURN_MS) {
         COUNT(w, slow_turns_total);
@@ -344,6 +347,7 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
 void
 worker_run(struct worker *w)
 {
+    GAUGE(w, seccomp, calls_mode());
     while (!w->stopping || w->conns.live > 0)
         worker_turn(w, TURN_MAX_MS);
 }

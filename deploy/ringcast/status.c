@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -330,12 +331,47 @@ print_list(const struct pages *all, const char *title, bool (*want)(const char *
         (void)putchar('\n');
 }
 
+static uint64_t
+counter_of(const struct page *p, const char *name)
+{
+    const uint64_t *v = page_find(p, name);
+    return v != NULL ? *v : 0;
+}
+
+/* What each process may do: a line for the first of its pages. */
+static void
+print_rights(const struct pages *all)
+{
+    unsigned shown = 0;
+    for (unsigned i = 0; i < all->count; i++) {
+        const struct page *p = &all->v[i];
+        if (page_find(p, "user_id") == NULL || p->h.ring > 0)
+            continue;
+        if (shown++ == 0)
+            printf("Rights:\n");
+        uint64_t uid = counter_of(p, "user_id");
+        const struct passwd *pw = getpwuid((uid_t)uid);
+        printf("  %s.%-5" PRIu32 " user %" PRIu64 "%s%s%s, %" PRIu64 " capabilities, %s, %s, %s", p->h.process,
+            p->h.index, uid, pw != NULL ? " (" : "", pw != NULL ? pw->pw_name : "", pw != NULL ? ")" : "",
+            counter_of(p, "capabilities"), counter_of(p, "no_new_privs") ? "no new privileges" : "NEW PRIVILEGES",
+            counter_of(p, "seccomp") == 2 ? "system calls limited" : "system calls not limited",
+            counter_of(p, "core_dumps") ? "core dumps" : "no core dumps");
+        uint64_t refused = counter_of(p, "refused_calls_total");
+        if (refused > 0)
+            printf(", %" PRIu64 " calls refused", refused);
+        (void)putchar('\n');
+    }
+    if (shown > 0)
+        (void)putchar('\n');
+}
+
 static void
 print_tables(const struct pages *all, bool limits)
 {
     print_table(all, "run", run_columns, ARRAY_LEN(run_columns));
     print_table(all, "broker", broker_columns, ARRAY_LEN(broker_columns));
     print_table(all, "worker", ring_columns, ARRAY_LEN(ring_columns));
+    print_rights(all);
     print_list(all, "Lost, refused, held back:", is_loss);
     print_list(all, "Connections ended, by reason:", is_close);
     if (limits)

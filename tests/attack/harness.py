@@ -28,7 +28,7 @@ ZERO_RING = ("connections", "connections_open", "connections_unshaken", "subscri
              "queue_bytes", "lane_used_bytes")
 ZERO_BROKER = ("channels", "interests", "overflow_bytes", "lane_used_bytes")
 # What no attack may bring out of a process.
-REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|LeakSanitizer|BUG at|child-died|Assertion|log-lost")
+REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|LeakSanitizer|BUG at|child-died|Assertion|log-lost|call-(?:refused|forbidden)")
 
 
 @dataclass

@@ -25,6 +25,7 @@ function assertDropped(pid, uid, gid) {
         assert.deepEqual(t.Gid.split('\t'), Array(4).fill(String(gid)), t.Name);
         for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb', 'CapBnd']) assert.match(t[set], /^0+$/, `${t.Name} ${set}`);
         assert.equal(t.NoNewPrivs, '1', t.Name);
+        assert.equal(t.Seccomp, sanitized ? '0' : '2', t.Name);
     }
     const core = /^Max core file size\s+(\S+)\s+(\S+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8'));
     // A process that may not be dumped belongs to root as far as /proc goes.
@@ -37,8 +38,12 @@ test('rights: started as root, workers and brokers are users of their own', limi
     for (const { pid } of await server.processes('worker')) assertDropped(pid, 60001, 60011);
     for (const { pid } of await server.processes('broker')) assertDropped(pid, 60002, 60012);
     for (const p of [...await server.pages('worker'), ...await server.pages('broker')])
-        assert.deepEqual([p.counters.user_id, p.counters.capabilities, p.counters.no_new_privs, p.counters.core_dumps],
-            [p.process === 'worker' ? 60001 : 60002, 0, 1, sanitized ? 1 : 0]);
+        assert.deepEqual(['user_id', 'capabilities', 'no_new_privs', 'core_dumps', 'seccomp', 'refused_calls_total'].map(c => p.counters[c]),
+            [p.process === 'worker' ? 60001 : 60002, 0, 1, sanitized ? 1 : 0, sanitized ? 0 : 2, 0]);
+    const { stdout } = await ringcast('status', `--run.dir=${server.runDir}`);
+    const limits = sanitized ? 'system calls not limited, core dumps' : 'system calls limited, no core dumps';
+    for (const [who, uid] of [['worker.0', 60001], ['worker.1', 60001], ['broker.0', 60002], ['broker.1', 60002]])
+        assert.match(stdout, new RegExp(`^  ${who} +user ${uid}, 0 capabilities, no new privileges, ${limits}$`, 'm'));
     // Others may walk the directory, and see nothing in it; the sockets are the workers'.
     assert.equal(statSync(server.runDir).mode & 0o7777, 0o711);
     assert.equal(statSync(join(server.runDir, 'stat')).mode & 0o7777, 0o700);
@@ -99,13 +104,13 @@ test('rights: settings that only root may read are read again on SIGHUP, through
     rmSync(dir, { recursive: true });
 });
 
-test('rights: root stays root only when it is told to, and still holds no capability', limit, async () => {
-    const server = await startServer({ settings: { 'worker.user': 'root', 'broker.user': 'root', 'run.core_dumps': 'on' } });
+test('rights: root stays root, and calls are not limited, only when it is told so', limit, async () => {
+    const server = await startServer({ settings: { 'worker.user': 'root', 'broker.user': 'root', 'run.core_dumps': 'on', 'run.seccomp': 'off' } });
     for (const kind of ['worker', 'broker'])
         for (const { pid } of await server.processes(kind)) {
-            for (const t of threads(pid)) assert.deepEqual([t.Uid.split('\t')[0], Number(`0x${t.CapEff}`), t.NoNewPrivs], ['0', 0, '1']);
+            for (const t of threads(pid)) assert.deepEqual([t.Uid.split('\t')[0], Number(`0x${t.CapEff}`), t.NoNewPrivs, t.Seccomp], ['0', 0, '1', '0']);
             const [page] = await server.pages(kind);
-            assert.equal(page.counters.core_dumps, 1);
+            assert.deepEqual([page.counters.core_dumps, page.counters.seccomp], [1, 0]);
         }
     await server.stop();
 });

@@ -240,6 +240,7 @@ DOORS = {
     r"hiredis.*": r"broker/redis_io\.[ch]|broker/bus_r\w+\.c",
     # One function of it: in the maps that hash names from clients, and over the text of ipc.def.
     r"xxhash\.h": r"proto/ipc\.c|worker/(link|subs)\.c|broker/chan\.c",
+    r"seccomp\.h": r"common/calls\.c",
     r"cmocka\.h": r"tests/.*",
 }
 
@@ -387,6 +388,7 @@ TABLES = (
     ("common/tbl/config.def", "CONF", (0, 1)),
     ("common/tbl/namespace.def", "NAMESPACE", (0,)),
     ("common/tbl/metrics.def", "METRIC", (0, 1)),
+    ("common/tbl/calls.def", "CALL", (1,)),
     ("proto/tbl/ipc.def", "IPC", (0,)),
     ("proto/tbl/verbs.def", "VERB", (0,)),
     ("proto/tbl/close.def", "CLOSE", (0,)),

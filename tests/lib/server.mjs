@@ -15,7 +15,7 @@ export const isReference = !!process.env.RINGCAST_TEST_REFERENCE;
 // Sanitizers make everything slower; deadlines are stretched by this, never shortened.
 export const slow = /asan|tsan|cover/.test(preset) ? 3 : 1;
 
-const sanitizerWords = /AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|BUG_ON|bug:/;
+const sanitizerWords = /AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|BUG_ON|bug:| call-(refused|forbidden) /;
 const living = new Set();
 process.on('exit', () => {
     for (const s of living) {

@@ -148,7 +148,7 @@ drop_with_a_thread(void)
         return 3;
     if (getgid() != 4712 || getgroups(0, NULL) != 1 || setuid(0) == 0 || setgid(0) == 0)
         return 4;
-    if (!PRIV_SANITIZED &&
+    if (!PRIV_INSTRUMENTED &&
         (getrlimit(RLIMIT_CORE, &core) != 0 || core.rlim_max != 0 || s.core_dumps != 0 ||
             prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0))
         return 5;
