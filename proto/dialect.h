@@ -112,6 +112,7 @@ enum event_kind {
     EV_PUBLICATION, /* channel, data if has_data */
     EV_PING,        /* the dialect's own ping, if it has one */
     EV_KICKED,      /* dropped from channel by the server */
+    EV_GAP,         /* messages of channel, which would stand here, are not delivered: count of them if has_count */
     EV_FORGET_TOKEN, /* the client's token is of no use */
     EV_ECHO,        /* data as it came */
 };
@@ -121,8 +122,10 @@ struct event {
     enum error_id err;
     bool has_data;
     bool text;                 /* EV_ECHO: came as text */
+    bool has_count;            /* EV_GAP: the number is known */
     uint32_t ping_timeout_ms;
     uint64_t limit;            /* argument of error messages */
+    uint64_t count;            /* EV_GAP */
     struct view channel;
     struct view data;
     struct view call_id;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "worker/behind.h"
 #include "worker/client.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
@@ -473,6 +474,8 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
             outq_touch(w, c); /* more than one send carries: try again */
         if (c->state == CONN_OPEN && c->pause & PAUSE_OUTPUT && outq_bytes(c) <= w->conf->out_queue_low)
             conn_resume(w, c, PAUSE_OUTPUT);
+        if (c->state == CONN_OPEN && c->behind != 0)
+            behind_serve(w, c);
     }
     conn_try_free(w, c);
 }

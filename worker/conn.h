@@ -127,6 +127,8 @@ struct conn {
     uint32_t inflate_left;  /* what is left of deflate.inflate_budget ... */
     uint32_t inflate_at;    /* ... at this tick; 0: untouched */
     uint8_t flavour;        /* enum pmd_flavour: how what is sent is packed; PMD_PLAIN: RSV1 is an error */
+    /* Subscriptions, once more */
+    uint32_t behind;        /* first of its subscriptions that are behind: slot of the laggard + 1; 0: none */
     /* Links of the queue it stands in: unshaken, or waiting (never both: who waits is shaken). */
     uint32_t next, prev;
 };

@@ -1,6 +1,7 @@
 #include "worker/fan.h"
 
 #include "common/bug.h"
+#include "worker/behind.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
 
@@ -10,19 +11,29 @@
 /* Frame header and the fixed text of a publication, and a name that is escaped throughout. */
 #define FRAME_ROOM(ch, data_n) (WS_HEADER_MAX + 64 + (size_t)(ch)->name_n * 6 + (data_n))
 
+/* Everybody gets it, or ends. */
+static uint64_t
+fan_out_strictly(struct worker *w, struct chan *ch)
+{
+    uint32_t *subs = chan_subs(ch), n = ch->sub_count;
+    uint64_t queued = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + 4 < n)
+            PREFETCH(conn_at(w, subs[i + 4]));
+        queued += outq_push_published(w, conn_at(w, subs[i]), ch->batch, ch->batch_off, ch->batch_len,
+            ch->batch_messages);
+    }
+    return queued;
+}
+
 void
 fan_out(struct worker *w, struct chan *ch)
 {
     struct rc *rc = ch->batch;
     if (rc == NULL)
         return;
-    uint32_t *subs = chan_subs(ch), n = ch->sub_count;
-    uint64_t queued = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + 4 < n)
-            PREFETCH(conn_at(w, subs[i + 4]));
-        queued += outq_push_published(w, conn_at(w, subs[i]), rc, ch->batch_off, ch->batch_len, ch->batch_messages);
-    }
+    const struct conf_namespace *ns = subs_namespace(w, ch);
+    uint64_t queued = ns->slow == SLOW_CLOSE ? fan_out_strictly(w, ch) : behind_fan_out(w, ch, ns);
     COUNT_N(w, deliveries_total, queued * ch->batch_messages);
     COUNT_N(w, messages_out_total, queued * ch->batch_messages);
     rc_unref(&w->blocks, rc);

@@ -40,6 +40,15 @@ outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_
     return queued(w, c, segq_append(&c->out, rc, off, len), len);
 }
 
+void
+outq_doom(struct worker *w, struct conn *c)
+{
+    if (c->flags & CF_DOOMED)
+        return;
+    c->flags |= CF_DOOMED;
+    slot_push(&w->doomed, conn_slot(w, c));
+}
+
 bool
 outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
     uint32_t messages)
@@ -48,8 +57,7 @@ outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t of
         bool full = c->flags & CF_SLOW && (uint64_t)outq_bytes(c) + len > w->conf->out_queue_bytes;
         if (LIKELY(!full && outq_push(w, c, rc, off, len)))
             return true;
-        c->flags |= CF_DOOMED;
-        slot_push(&w->doomed, conn_slot(w, c));
+        outq_doom(w, c);
     }
     COUNT_N(w, dropped_slow_total, messages);
     return false;

@@ -13,6 +13,8 @@ bool outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, ui
  * False when it was not queued. */
 bool outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
     uint32_t messages);
+/* The connection ends with SLOW_QUEUE once no list is being walked. */
+void outq_doom(struct worker *w, struct conn *c);
 /* Appends bytes of the connection's own (copied into the turn's arena). */
 bool outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n);
 /* Encodes an event in the connection's dialect and frames it. */

@@ -4,6 +4,7 @@
 
 #include "common/bug.h"
 #include "proto/crypt.h"
+#include "worker/behind.h"
 #include "worker/fan.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
@@ -516,7 +517,8 @@ each_chan_from(struct worker *w, unsigned broker, enum chan_state from, enum cha
 }
 
 /* A broker gave this ring up while it stood still. Whoever hears one of that broker's channels may have
- * missed messages: no gap stays silent, so its connection ends, as if this process had died. */
+ * missed messages, and no gap stays silent: where the channel's namespace drops messages with a notice they are told,
+ * elsewhere their connections end, as if this process had died. */
 void
 sess_on_missed(void *worker, unsigned broker)
 {
@@ -524,7 +526,14 @@ sess_on_missed(void *worker, unsigned broker)
     for (uint32_t i = 0; i < w->chans.used; i++) {
         struct chan *ch = pool_at(&w->chans, i);
         uint32_t gen = ch->head.gen;
-        while (ch->head.next == POOL_LIVE && ch->head.gen == gen && ch->broker == broker)
+        if (ch->head.next != POOL_LIVE || ch->broker != broker)
+            continue;
+        fan_out(w, ch); /* these came before the gap */
+        if (behind_is_told(subs_namespace(w, ch))) {
+            behind_hole(w, ch);
+            continue;
+        }
+        while (ch->head.next == POOL_LIVE && ch->head.gen == gen)
             conn_close(w, conn_at(w, chan_subs(ch)[ch->sub_count - 1]), CLOSE_MISSED);
     }
 }

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include "common/bug.h"
+#include "worker/behind.h"
 #include "worker/fan.h"
 #include "worker/metrics.h"
 
@@ -17,13 +18,16 @@ struct sub_table {
     struct sub v[];
 };
 #define SUB_FREE UINT32_MAX
+/* In sub.pos of a subscription that is behind: the rest is the slot of its laggard, which knows the position. */
+#define SUB_BEHIND (1u << 31)
 
 bool
 subs_init(struct worker *w)
 {
     w->chan_mask = 1023;
     w->chan_table = malloc((w->chan_mask + 1) * sizeof(uint32_t));
-    if (w->chan_table == NULL || !pool_init(&w->chans, sizeof(struct chan), CHANS_MAX))
+    if (w->chan_table == NULL || !pool_init(&w->chans, sizeof(struct chan), CHANS_MAX) ||
+        !pool_init(&w->laggards, sizeof(struct laggard), LAGGARDS_MAX))
         return false;
     memset(w->chan_table, 0xff, (w->chan_mask + 1) * sizeof(uint32_t));
     return true;
@@ -40,6 +44,7 @@ subs_fini(struct worker *w)
                 free(ch->many);
         }
     }
+    pool_fini(&w->laggards);
     free(w->chan_table);
     pool_fini(&w->chans);
 }
@@ -97,6 +102,23 @@ table_grow(struct worker *w)
     w->chan_mask = mask;
 }
 
+static void
+find_namespace(struct worker *w, struct chan *ch)
+{
+    ch->ns = (uint8_t)(conf_namespace_of(w->namespaces, chan_name(ch)) - w->namespaces->v);
+    ch->ns_round = w->ns_round;
+}
+
+const struct conf_namespace *
+subs_namespace(struct worker *w, struct chan *ch)
+{
+    if (UNLIKELY(ch->behind != NULL))
+        return ch->behind->ns;
+    if (UNLIKELY(ch->ns_round != w->ns_round || ch->ns >= w->namespaces->n))
+        find_namespace(w, ch);
+    return &w->namespaces->v[ch->ns];
+}
+
 static struct chan *
 chan_new(struct worker *w, struct view name, uint32_t hash)
 {
@@ -117,6 +139,7 @@ chan_new(struct worker *w, struct view name, uint32_t hash)
     ch->broker = (uint8_t)links_owner(w->links, name);
     ch->bucket_next = w->chan_table[hash & w->chan_mask];
     w->chan_table[hash & w->chan_mask] = pool_slot(&w->chans, ch);
+    find_namespace(w, ch);
     GAUGE(w, channels, w->chans.live);
     return ch;
 }
@@ -247,8 +270,41 @@ sub_remove(struct conn *c, struct sub *s)
     }
 }
 
-/* -- the channel's side: a list of connections, order without meaning -- */
+/* -- the channel's side: a list of connections; those that are level first, else without order -- */
 
+uint32_t
+subs_level(const struct chan *ch)
+{
+    return ch->sub_count - (ch->behind != NULL ? ch->behind->count : 0);
+}
+
+static uint32_t *
+sub_pos(struct worker *w, struct sub *s)
+{
+    return s->pos & SUB_BEHIND ? &laggard_at(w, s->pos & ~SUB_BEHIND)->pos : &s->pos;
+}
+
+/* Puts a connection that has the subscription into place `pos` of the list. */
+static void
+chan_place(struct worker *w, struct chan *ch, uint32_t pos, uint32_t conn)
+{
+    struct sub *s = sub_find(conn_at(w, conn), pool_slot(&w->chans, ch));
+    BUG_ON(s == NULL);
+    chan_subs(ch)[pos] = conn;
+    *sub_pos(w, s) = pos;
+}
+
+static void
+chan_swap(struct worker *w, struct chan *ch, uint32_t a, uint32_t b)
+{
+    uint32_t at_a = chan_subs(ch)[a], at_b = chan_subs(ch)[b];
+    if (a == b)
+        return;
+    chan_place(w, ch, a, at_b);
+    chan_place(w, ch, b, at_a);
+}
+
+/* Behind those that are level, at subs_level(); the first of those that are behind gives way. */
 static bool
 chan_put(struct worker *w, struct chan *ch, struct conn *c)
 {
@@ -262,20 +318,42 @@ chan_put(struct worker *w, struct chan *ch, struct conn *c)
         ch->many = v;
         ch->sub_cap = cap;
     }
-    chan_subs(ch)[ch->sub_count++] = conn_slot(w, c);
+    uint32_t level = subs_level(ch), last = ch->sub_count++;
+    if (level != last)
+        chan_place(w, ch, last, chan_subs(ch)[level]);
+    chan_subs(ch)[level] = conn_slot(w, c);
     return true;
 }
 
+/* Of one that is level: the last of its kind takes its place, and the last of all that one's. */
 static void
 chan_remove(struct worker *w, struct chan *ch, uint32_t pos)
 {
-    uint32_t *v = chan_subs(ch), last = v[--ch->sub_count];
-    if (pos == ch->sub_count)
-        return;
-    v[pos] = last;
-    struct sub *s = sub_find(conn_at(w, last), pool_slot(&w->chans, ch));
-    BUG_ON(s == NULL);
-    s->pos = pos;
+    uint32_t level = subs_level(ch) - 1, last = ch->sub_count - 1;
+    if (pos != level)
+        chan_place(w, ch, pos, chan_subs(ch)[level]);
+    if (level != last)
+        chan_place(w, ch, level, chan_subs(ch)[last]);
+    ch->sub_count = last;
+}
+
+void
+subs_to_behind(struct worker *w, struct chan *ch, uint32_t pos, struct laggard *g)
+{
+    uint32_t last = subs_level(ch) - 1;
+    chan_swap(w, ch, pos, last);
+    g->pos = last;
+    sub_find(conn_at(w, g->conn), g->chan)->pos = pool_slot(&w->laggards, g) | SUB_BEHIND;
+    ch->behind->count++;
+}
+
+void
+subs_to_level(struct worker *w, struct chan *ch, struct laggard *g)
+{
+    uint32_t first = subs_level(ch);
+    chan_swap(w, ch, g->pos, first);
+    sub_find(conn_at(w, g->conn), g->chan)->pos = first;
+    ch->behind->count--;
 }
 
 bool
@@ -298,14 +376,14 @@ subs_add(struct worker *w, struct conn *c, struct view name, struct chan **out)
     if (!is_new && subs_has(w, c, ch))
         return SUBS_ALREADY;
     fan_out(w, ch); /* what came before this subscriber is not for it */
-    struct sub s = {.chan = pool_slot(&w->chans, ch), .pos = ch->sub_count};
+    struct sub s = {.chan = pool_slot(&w->chans, ch), .pos = subs_level(ch)};
     if (!chan_put(w, ch, c)) {
         if (is_new)
             chan_free(w, ch);
         return SUBS_NO_MEMORY;
     }
     if (!sub_put(w, c, s)) {
-        ch->sub_count--;
+        chan_remove(w, ch, s.pos);
         if (is_new)
             chan_free(w, ch);
         return SUBS_NO_MEMORY;
@@ -314,12 +392,15 @@ subs_add(struct worker *w, struct conn *c, struct view name, struct chan **out)
     return is_new ? SUBS_NEW : ch->state == CHAN_HELD ? SUBS_HELD : SUBS_ASKED;
 }
 
+/* `tell`: the connection goes on, and hears what it will not get. */
 static void
-drop_sub(struct worker *w, struct conn *c, struct sub *s)
+drop_sub(struct worker *w, struct conn *c, struct sub *s, bool tell)
 {
     struct chan *ch = chan_at(w, s->chan);
-    uint32_t pos = s->pos;
     fan_out(w, ch); /* what came before it left still is for it */
+    if (s->pos & SUB_BEHIND)
+        behind_leave(w, laggard_at(w, s->pos & ~SUB_BEHIND), tell);
+    uint32_t pos = s->pos;
     sub_remove(c, s);
     chan_remove(w, ch, pos);
     GAUGE(w, subscriptions, w->metrics[RM_subscriptions] - 1);
@@ -333,7 +414,7 @@ subs_drop(struct worker *w, struct conn *c, struct chan *ch)
     struct sub *s = sub_find(c, pool_slot(&w->chans, ch));
     if (s == NULL)
         return false;
-    drop_sub(w, c, s);
+    drop_sub(w, c, s, true);
     return true;
 }
 
@@ -341,7 +422,7 @@ void
 subs_drop_all(struct worker *w, struct conn *c)
 {
     while (c->sub_count > 0 && !c->has_table)
-        drop_sub(w, c, &c->inline_subs[c->sub_count - 1]);
+        drop_sub(w, c, &c->inline_subs[c->sub_count - 1], false);
     if (!c->has_table)
         return;
     /* From the end of the table backwards, so that a hole is never filled from what was passed. */
@@ -349,7 +430,7 @@ subs_drop_all(struct worker *w, struct conn *c)
     while (c->has_table)
         for (uint32_t i = cap; c->has_table && i-- > 0;)
             if (c->table->v[i].chan != SUB_FREE)
-                drop_sub(w, c, &c->table->v[i]);
+                drop_sub(w, c, &c->table->v[i], false);
 }
 
 void

@@ -11,6 +11,8 @@ enum chan_state {
     CHAN_LOST,  /* it did, and was lost: it is asked again when it is back */
 };
 
+struct behind;
+
 /* A channel with at least one subscriber on this ring. */
 struct chan {
     struct pool_head head;
@@ -20,12 +22,15 @@ struct chan {
     uint8_t broker;
     uint8_t state;            /* enum chan_state */
     bool asked;               /* a subscribe is with the link: the end needs an unsubscribe */
+    uint8_t ns;               /* its namespace, in worker.namespaces ... */
+    uint16_t ns_round;        /* ... of this worker.ns_round; subs_namespace() looks again when that has gone on */
     uint32_t sub_count, sub_cap;
     union {
         uint32_t one[2];      /* sub_cap == 2 */
         uint32_t *many;
     };
     uint8_t *name;
+    struct behind *behind;    /* NULL: no subscriber is behind (worker/behind.h) */
     /* Batch: frames of this turn that all present subscribers get. */
     struct rc *batch;         /* NULL: none */
     uint32_t batch_off, batch_len, batch_messages;
@@ -51,6 +56,15 @@ bool subs_drop(struct worker *w, struct conn *c, struct chan *ch);
 void subs_drop_all(struct worker *w, struct conn *c);
 /* Drops the channel with all its subscribers. */
 void subs_drop_chan(struct worker *w, struct chan *ch);
+
+/* The namespace a channel is in. While subscribers are behind it stays what it was. */
+const struct conf_namespace *subs_namespace(struct worker *w, struct chan *ch);
+/* How many subscribers are level; they stand in front of those that are behind. */
+uint32_t subs_level(const struct chan *ch);
+/* The subscriber at `pos` goes over to those who are behind; g (conn and chan filled) knows its position from now on. */
+struct laggard;
+void subs_to_behind(struct worker *w, struct chan *ch, uint32_t pos, struct laggard *g);
+void subs_to_level(struct worker *w, struct chan *ch, struct laggard *g);
 
 static inline uint32_t *
 chan_subs(struct chan *ch)

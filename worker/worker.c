@@ -126,6 +126,9 @@ read_limits(struct worker *w)
     const struct conf *conf = w->conf;
     uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
     w->buffers_max = conf->mem_buffers ? conf->mem_buffers / rings : UINT64_MAX;
+    const struct conf_namespaces *namespaces = conf_namespaces_now(conf);
+    w->ns_round = (uint16_t)(w->ns_round + (namespaces != w->namespaces));
+    w->namespaces = namespaces;
     w->limits = (struct dialect_limits){
         .max_depth = (uint32_t)conf->sc_max_depth,
         .max_batch = (uint32_t)conf->sc_max_batch,

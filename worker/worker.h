@@ -73,6 +73,10 @@ struct worker {
     uint32_t *chan_table;          /* hash buckets: slot of the first channel or POOL_NONE */
     uint32_t chan_mask;
     uint64_t hash_seed;
+    struct pool laggards;          /* struct laggard: subscriptions that are behind */
+    uint64_t lag_bytes;            /* what channels keep for them */
+    const struct conf_namespaces *namespaces;
+    uint16_t ns_round;             /* how often they were others */
 
     struct pmd *pmd;               /* streams of permessage-deflate */
     struct links *links;

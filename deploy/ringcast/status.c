@@ -267,7 +267,8 @@ static bool
 is_trouble(const char *name)
 {
     static const char *const words[] = {"refused", "dropped", "lost", "corrupt", "invalid", "stale",
-        "no_buffers", "slow_turns", "full", "xoff", "paused", "short", "restarts", "overflow"};
+        "no_buffers", "slow_turns", "full", "xoff", "paused", "short", "restarts", "overflow", "behind",
+        "lag_bytes", "gaps"};
     for (unsigned i = 0; i < ARRAY_LEN(words); i++)
         if (strstr(name, words[i]) != NULL)
             return true;

@@ -420,6 +420,7 @@ expect_nothing_left(void)
         {RM_connections, "connections"}, {RM_connections_open, "connections_open"},
         {RM_connections_unshaken, "connections_unshaken"}, {RM_subscriptions, "subscriptions"},
         {RM_channels, "channels"}, {RM_queue_bytes, "queue_bytes"},
+        {RM_behind, "behind"}, {RM_lag_bytes, "lag_bytes"},
     };
     struct worker *w = t.w;
     for (size_t i = 0; i < ARRAY_LEN(gauges); i++)

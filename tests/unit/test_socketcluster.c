@@ -293,6 +293,10 @@ test_events_as_packets(void **state)
         .data = VIEW("null")}, "{\"rid\":\"x\",\"data\":null}");
     check_encoded(&(struct event){.kind = EV_KICKED, .channel = VIEW("a"), .has_data = true,
         .data = VIEW("\"bye\"")}, "{\"event\":\"#kickOut\",\"data\":{\"channel\":\"a\",\"message\":\"bye\"}}");
+    check_encoded(&(struct event){.kind = EV_GAP, .channel = VIEW("a\"b"), .has_count = true, .count = UINT64_MAX},
+        "{\"event\":\"#gap\",\"data\":{\"channel\":\"a\\\"b\",\"count\":18446744073709551615}}");
+    check_encoded(&(struct event){.kind = EV_GAP, .channel = VIEW("c")},
+        "{\"event\":\"#gap\",\"data\":{\"channel\":\"c\",\"count\":null}}");
     check_encoded(&(struct event){.kind = EV_FORGET_TOKEN}, "{\"event\":\"#removeAuthToken\"}");
     check_encoded(&(struct event){.kind = EV_PING}, "");
     check_encoded(&(struct event){.kind = EV_WELCOME, .call_id = VIEW("1"), .socket = VIEW("id"),

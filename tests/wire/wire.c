@@ -15,7 +15,8 @@
  *     >b HEX          ... a binary one
  *     >x CODE REASON  ... a Close frame
  *     >! HEX          ... these bytes, frame header and all
- *     ~ ping          the server's ping is due; also: handshake_timeout, pong_timeout, kick CHANNEL
+ *     ~ ping          the server's ping is due; also: handshake_timeout, pong_timeout, kick CHANNEL,
+ *                     gap N CHANNEL (N messages were not delivered; - for an unknown number)
  *     = VERB | x=y    what the dialect understood; a step that has any must have all
  *     < TEXT          the server sends a text message, $id stands for a socket id, $n for digits
  *     <b HEX          ... a binary one
@@ -339,6 +340,17 @@ server_reads(struct play *pl, uint8_t *p, size_t n)
 }
 
 static void
+say_gap(struct play *pl, const char *what)
+{
+    struct event ev = {.kind = EV_GAP, .channel = view_str(what + strcspn(what, " ") + 1)};
+    for (; *what >= '0' && *what <= '9'; what++) {
+        ev.has_count = true;
+        ev.count = ev.count * 10 + (unsigned)(*what - '0');
+    }
+    answer(pl, &ev, true);
+}
+
+static void
 on_time(struct play *pl, const char *what)
 {
     if (strcmp(what, "ping") == 0)
@@ -349,6 +361,8 @@ on_time(struct play *pl, const char *what)
         hang_up(pl, close_code(CLOSE_PONG_TIMEOUT), VIEW_NONE);
     else if (strncmp(what, "kick ", 5) == 0)
         answer(pl, &(struct event){.kind = EV_KICKED, .channel = view_str(what + 5)}, true);
+    else if (strncmp(what, "gap ", 4) == 0)
+        say_gap(pl, what + 4);
     else
         die("wire: %s:%u: unknown event: ~ %s", pl->file, pl->line, what);
 }
