@@ -13,6 +13,8 @@
 
 #include "proto/crypt.h"
 
+#include "deploy/ringcast/secure.h"
+
 #include "common/banned.h"
 
 #define HEAD_MAX 16384 /* of the server's answer to the upgrade */
@@ -34,6 +36,15 @@ parse_unix(struct client_url *u, const char *text, const char *path, struct conf
     return true;
 }
 
+static bool
+is_one_of(const char *word, size_t n, const char *words)
+{
+    for (const char *w = words; *w != '\0'; w += strcspn(w, " "), w += *w == ' ')
+        if (strcspn(w, " ") == n && n > 0 && memcmp(w, word, n) == 0)
+            return true;
+    return false;
+}
+
 bool
 client_parse_url(struct client_url *u, const char *text, const char *path, struct conf_error *err)
 {
@@ -45,11 +56,9 @@ client_parse_url(struct client_url *u, const char *text, const char *path, struc
         return parse_unix(u, text, path, err);
     const char *host = strstr(text, "://");
     size_t scheme = host != NULL ? (size_t)(host - text) : 0;
-    bool known = (scheme == 2 && memcmp(text, "ws", 2) == 0) ||
-                 (scheme == 4 && memcmp(text, "http", 4) == 0) ||
-                 (scheme == 3 && memcmp(text, "tcp", 3) == 0);
-    if (!known)
-        return conf_fail(err, "%s is no URL to connect to: write ws://host:port/path or unix:/path",
+    u->tls = is_one_of(text, scheme, "wss https tls");
+    if (!u->tls && !is_one_of(text, scheme, "ws http tcp"))
+        return conf_fail(err, "%s is no URL to connect to: write ws://host:port/path, wss://host:port/path or unix:/path",
             log_quote(view_str(text)).s);
     host += 3;
     size_t n = strcspn(host, "/");
@@ -57,15 +66,15 @@ client_parse_url(struct client_url *u, const char *text, const char *path, struc
     bool has_port =
         memchr(end != NULL ? end : host, ':', n - (end != NULL ? (size_t)(end - host) : 0)) != NULL;
     (void)snprintf(
-        place, sizeof place, "tcp://%.*s%s", (int)MIN(n, 270), host, has_port ? "" : ":80");
+        place, sizeof place, "tcp://%.*s%s", (int)MIN(n, 270), host, has_port ? "" : u->tls ? ":443" : ":80");
     if (n == 0 || n > 270 || strlen(host + n) >= sizeof u->path ||
         !conf_parse_listen(place, &l, &why))
-        return conf_fail(err, "%s is no URL to connect to: write ws://host:port/path or unix:/path",
+        return conf_fail(err, "%s is no URL to connect to: write ws://host:port/path, wss://host:port/path or unix:/path",
             log_quote(view_str(text)).s);
     (void)snprintf(u->host, sizeof u->host, "%s", l.host);
     (void)snprintf(u->port, sizeof u->port, "%s", l.port);
     (void)snprintf(u->path, sizeof u->path, "%s", host[n] != '\0' ? host + n : path);
-    (void)snprintf(u->text, sizeof u->text, "ws://%.*s%s", (int)n, host, u->path);
+    (void)snprintf(u->text, sizeof u->text, "ws%s://%.*s%s", u->tls ? "s" : "", (int)n, host, u->path);
     return true;
 }
 
@@ -126,6 +135,9 @@ static bool
 send_all(struct client *c, const void *p, size_t n, struct conf_error *err)
 {
     const uint8_t *at = p;
+    if (c->secure != NULL)
+        return secure_write(c->secure, p, n, mono_add_ms(mono_now(), c->timeout_ms)) ||
+               conf_fail(err, "%s takes no more", c->url.text);
     while (n > 0) {
         ssize_t done = send(c->fd, at, n, MSG_NOSIGNAL);
         if (done < 0 && errno == EINTR)
@@ -138,6 +150,20 @@ send_all(struct client *c, const void *p, size_t n, struct conf_error *err)
     return true;
 }
 
+static int
+receive_secure(struct client *c, struct mono deadline, struct conf_error *err)
+{
+    int n = secure_read(c->secure, c->in + c->end, sizeof c->in - c->end, deadline);
+    if (n > 0) {
+        c->end += (size_t)n;
+        c->heard = mono_now();
+        return 1;
+    }
+    if (n < 0)
+        (void)conf_fail(err, "the connection to %s ended", c->url.text);
+    return n;
+}
+
 /* More bytes behind c->end. 1: some came; 0: none until the deadline; -1: the end. */
 static int
 receive(struct client *c, struct mono deadline, struct conf_error *err)
@@ -145,6 +171,8 @@ receive(struct client *c, struct mono deadline, struct conf_error *err)
     struct pollfd p = {.fd = c->fd, .events = POLLIN};
     struct mono now;
     int rc;
+    if (c->secure != NULL)
+        return receive_secure(c, deadline, err);
     do {
         now = mono_now();
         rc = poll(&p, 1, (int)MIN(mono_since_ms(deadline, now) + 1, 1000000));
@@ -242,6 +270,16 @@ read_answer(struct client *c, const char *accept, struct mono deadline, struct c
     return true;
 }
 
+static void
+hang_up(struct client *c)
+{
+    secure_close(c->secure);
+    c->secure = NULL;
+    if (c->fd >= 0)
+        (void)close(c->fd);
+    c->fd = -1;
+}
+
 bool
 client_open(
     struct client *c, const struct client_url *u, uint64_t timeout_ms, struct conf_error *err)
@@ -250,6 +288,7 @@ client_open(
     const char *why = NULL;
     memset(c, 0, sizeof *c);
     c->url = *u;
+    c->timeout_ms = timeout_ms;
     c->reader.client = true;
     c->message = buf_make(CLIENT_MESSAGE_MAX);
     c->heard = mono_now();
@@ -258,10 +297,11 @@ client_open(
     if (c->fd < 0)
         return conf_fail(err, "%s cannot be reached: %s; is ringcast run running there?", u->text,
             why != NULL ? why : strerror(errno));
-    if (send_request(c, accept, err) && read_answer(c, accept, deadline, err))
+    if (u->tls)
+        c->secure = secure_open(c->fd, u->host[0] ? u->host : "127.0.0.1", !u->trusted, deadline, u->text, err);
+    if ((!u->tls || c->secure != NULL) && send_request(c, accept, err) && read_answer(c, accept, deadline, err))
         return true;
-    (void)close(c->fd);
-    c->fd = -1;
+    hang_up(c);
     return false;
 }
 
@@ -359,8 +399,6 @@ client_close(struct client *c)
     if (c->fd >= 0 && send_frame(c, WS_CLOSE, view_of(code, 2), &ignored))
         while (client_wait(c, deadline, &ignored) == CLIENT_MESSAGE)
             continue;
-    if (c->fd >= 0)
-        (void)close(c->fd);
-    c->fd = -1;
+    hang_up(c);
     buf_free(&c->message);
 }

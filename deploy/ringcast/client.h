@@ -19,6 +19,8 @@
 /* Where to connect. */
 struct client_url {
     bool is_unix;
+    bool tls;
+    bool trusted;   /* over TLS: a server of this host that showed the way itself; its certificate is not checked */
     char host[256];
     char port[8];
     char unix_path[108];
@@ -26,14 +28,18 @@ struct client_url {
     char text[640]; /* for sentences */
 };
 
+struct secure;
+
 struct client {
     int fd;
+    struct secure *secure; /* NULL: plain */
     struct client_url url;
     struct ws_reader reader;
     uint8_t control[128];
     uint8_t in[CLIENT_IN_BYTES]; /* received, from `at` to `end` not looked at yet */
     size_t at, end;
     struct buf message; /* the present message as far as it has come */
+    uint64_t timeout_ms; /* for what is sent */
     struct mono heard;  /* when bytes came last */
 };
 
@@ -43,7 +49,7 @@ enum client_got {
     CLIENT_GONE,    /* the connection ended; *err says how */
 };
 
-/* ws://host[:port][/path], http:// alike, unix:/path. `path` is used where the URL has none. */
+/* ws://host[:port][/path] or wss://, http:// and https:// alike, unix:/path. `path` is used where the URL has none. */
 bool client_parse_url(
     struct client_url *u, const char *text, const char *path, struct conf_error *err) MUST_CHECK;
 /* Connects and upgrades, all within timeout_ms. On failure nothing is left open. */

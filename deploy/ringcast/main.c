@@ -6,6 +6,7 @@
 #include "common/conf.h"
 
 #include "deploy/ringcast/run.h"
+#include "deploy/ringcast/rundir.h"
 #include "deploy/ringcast/status.h"
 #include "deploy/ringcast/talk.h"
 
@@ -18,6 +19,8 @@ static const char usage[] =
     "ringcast publish CHANNEL DATA [--url URL]    publish; DATA is JSON, or else sent as a text\n"
     "ringcast subscribe CHANNEL... [--url URL] [--count N]\n"
     "                                             print what comes: channel, tab, data\n"
+    "ringcast reload [--run.dir=DIR]              read settings and certificates again; the log says "
+    "what changed\n"
     "ringcast check-config [SETTINGS]             say whether the settings are right, and print "
     "them\n"
     "ringcast --version, ringcast --help\n"
@@ -47,18 +50,29 @@ check_config(const struct conf *c, int argc, char **argv)
     return 0;
 }
 
+static int
+reload(const struct conf *c, int argc)
+{
+    struct conf_error err;
+    if (argc > 2)
+        die("ringcast reload knows no options but --run.dir=DIR");
+    if (!rundir_reload(c->run_dir, &err))
+        die("%s", err.text);
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
     struct conf c;
     const char *command = argc > 1 && argv[1][0] != '-' ? argv[1] : "";
     static const char *const commands[] = {
-        "run", "status", "publish", "subscribe", "check-config", "help", "version", ""};
+        "run", "status", "publish", "subscribe", "reload", "check-config", "help", "version", ""};
     unsigned which = 0;
     while (which + 1 < ARRAY_LEN(commands) && strcmp(command, commands[which]) != 0)
         which++;
     if (strcmp(command, commands[which]) != 0)
-        die("%s is no command: ringcast knows run, status, publish, subscribe and check-config",
+        die("%s is no command: ringcast knows run, status, publish, subscribe, reload and check-config",
             command);
     if (strcmp(command, "help") == 0)
         argv[1] = (char *)(uintptr_t) "--help";
@@ -67,7 +81,7 @@ main(int argc, char **argv)
     conf_from_command_line(&c, &argc, argv, "ringcast", usage);
     int status = 1;
     if (*command == '\0')
-        die("say what to do: ringcast run, status, publish, subscribe or check-config (--help says "
+        die("say what to do: ringcast run, status, publish, subscribe, reload or check-config (--help says "
             "more)");
     /* argv[1] is the command; what it leaves to its own options begins behind it */
     if (strcmp(command, "run") == 0 && argc > 2)
@@ -81,6 +95,8 @@ main(int argc, char **argv)
         status = talk_publish(&c, argc - 1, argv + 1);
     else if (strcmp(command, "subscribe") == 0)
         status = talk_subscribe(&c, argc - 1, argv + 1);
+    else if (strcmp(command, "reload") == 0)
+        status = reload(&c, argc);
     else
         status = check_config(&c, argc - 1, argv + 1);
     conf_free(&c);

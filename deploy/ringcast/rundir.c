@@ -129,14 +129,35 @@ rundir_read_listen(const char *dir, char *out, size_t out_n)
     return ok;
 }
 
-/* Files of a directory that is ours alone; sub-directories stay. */
+bool
+rundir_reload(const char *dir, struct conf_error *err)
+{
+    char path[256], pid[24] = "";
+    (void)snprintf(path, sizeof path, "%s/lock", dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && read(fd, pid, sizeof pid - 1) > 0;
+    int why = errno;
+    if (fd >= 0)
+        (void)close(fd);
+    if (fd < 0 && why == EACCES)
+        return conf_fail(err, "%s cannot be read: %s; it takes the user that ringcast run was started by", path,
+            strerror(why));
+    if (!held)
+        return conf_fail(err, "nothing runs in %s: start ringcast run, or name its directory with --run.dir=DIR", dir);
+    if (kill((pid_t)strtol(pid, NULL, 10), SIGHUP) == 0)
+        return true;
+    return conf_fail(err, "the process %ld cannot be told: %s", strtol(pid, NULL, 10), strerror(errno));
+}
+
+/* Files of a directory that is ours alone; sub-directories stay, and so does the secret of session tickets, so that
+ * clients resume after a restart. */
 static void
 empty_dir(const char *path)
 {
     DIR *dir = opendir(path);
     struct dirent *e;
     while (dir != NULL && (e = readdir(dir)) != NULL)
-        if (e->d_type != DT_DIR)
+        if (e->d_type != DT_DIR && strcmp(e->d_name, "ticket-secret") != 0)
             (void)unlinkat(dirfd(dir), e->d_name, 0);
     if (dir != NULL)
         (void)closedir(dir);

@@ -248,6 +248,34 @@ take_options(struct talk_options *o, const char *command, bool counts, int argc,
     }
 }
 
+static void
+join(const struct conf_list *l, char *out, size_t n)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < l->n && at < n; i++)
+        at += (size_t)snprintf(out + at, n - at, "%s%s", i ? " " : "", l->v[i]);
+}
+
+/* Of addresses with spaces between them, which are cut apart, the one that is easiest to reach: a UNIX socket, plain TCP,
+ * TLS. Those that want a PROXY header come last. */
+static const char *
+nearest(char *list)
+{
+    static const char *const order[] = {"unix:", "tcp://", "tls://"};
+    const char *best = list;
+    unsigned best_rank = UINT32_MAX;
+    for (char *p; (p = strsep(&list, " ")) != NULL;) {
+        unsigned rank = strstr(p, "?proxy=on") != NULL ? ARRAY_LEN(order) : 0;
+        while (rank < ARRAY_LEN(order) && strncmp(p, order[rank], strlen(order[rank])) != 0)
+            rank++;
+        if (rank < best_rank) {
+            best_rank = rank;
+            best = p;
+        }
+    }
+    return best;
+}
+
 /* The server that --url names, else the one that runs in run.dir, else the first of worker.listen.
  */
 static bool
@@ -256,14 +284,16 @@ find_server(const struct conf *c, const char *given, struct client_url *u, struc
     char listen[8192];
     if (given != NULL)
         return client_parse_url(u, given, c->sc_path, err);
-    if (!rundir_read_listen(c->run_dir, listen, sizeof listen))
-        (void)snprintf(listen, sizeof listen, "%s", c->worker_listen.v[0]);
-    listen[strcspn(listen, " ")] = '\0';
-    if (!client_parse_url(u, listen, c->sc_path, err))
+    bool from_run_dir = rundir_read_listen(c->run_dir, listen, sizeof listen);
+    if (!from_run_dir)
+        join(&c->worker_listen, listen, sizeof listen);
+    const char *place = nearest(listen);
+    if (!client_parse_url(u, place, c->sc_path, err))
         return false;
+    u->trusted = from_run_dir; /* the directory is private, and the names in the certificate are not this address */
     if (strcmp(u->port, "0") == 0)
         return conf_fail(
-            err, "the port of %s is not known: name the server with --url or --run.dir", listen);
+            err, "the port of %s is not known: name the server with --url or --run.dir", place);
     if (strcmp(u->host, "0.0.0.0") == 0 || strcmp(u->host, "::") == 0)
         (void)snprintf(u->host, sizeof u->host, "%s", u->host[0] == ':' ? "::1" : "127.0.0.1");
     return true;

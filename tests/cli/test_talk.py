@@ -192,7 +192,7 @@ class Talk(cli.Case):
             self.assertIn(says, self.talk(lambda s: None, "publish", "a", "1", status=1, answer=answer)[2])
 
     def test_urls(self):
-        for url in ("wss://127.0.0.1/", "ftp://x", "127.0.0.1:8000", "ws://", "ws://[::1", "ws://x:99999/"):
+        for url in ("ftp://x", "127.0.0.1:8000", "ws://", "ws://[::1", "ws://x:99999/"):
             self.assertIn("write ws://", self.ringcast("publish", "--url", url, "a", "1", status=1)[2])
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, chmodSync, copyFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startServer, stopAll, until, slow, isReference } from '../lib/server.mjs';
+import { startServer, stopAll, until, slow, isReference, ringcast, run, bin } from '../lib/server.mjs';
 import { connected, subscribed, arrived, hangUp, majors } from './lib.mjs';
 
 const limit = { timeout: 60000 * slow, skip: isReference && 'ringcast only' };
@@ -165,7 +165,7 @@ test('client certificates: required means no message without one', limit, async 
     await s.stop();
 });
 
-test('SIGHUP reads certificates again: connections stay, new ones see the new one, a bad file changes nothing', limit, async () => {
+test('SIGHUP, or ringcast reload, reads certificates again: connections stay, new ones see the new one, a bad file changes nothing', limit, async () => {
     const install = name => { for (const end of ['pem', 'key']) { copyFileSync(file(`${name}.${end}`), file(`live.${end}`)); chmodSync(file(`live.${end}`), 0o644); } };
     install('a');
     const s = await start({ 'tls.certificate': file('live.pem'), 'tls.key': file('live.key') });
@@ -173,7 +173,7 @@ test('SIGHUP reads certificates again: connections stay, new ones see the new on
     const stays = await connected(20, s, secure(s));
     const got = await subscribed(stays, 'reload');
     install('b');
-    process.kill(s.pid, 'SIGHUP');
+    assert.equal((await ringcast('reload', `--run.dir=${s.runDir}`)).code, 0);
     await until(async () => await cn() === 'b', 'the new certificate');
     writeFileSync(file('live.pem'), 'no certificate');
     process.kill(s.pid, 'SIGHUP');
@@ -192,5 +192,24 @@ test('a storm of handshakes is paced and all of them get through', limit, async 
     assert.ok(await s.counter('tls_paced_total') > 0);
     for (const c of all) c.destroy();
     await until(async () => await s.counter('tls_connections') === 0, 'their end');
+    await s.stop();
+});
+
+test('ringcast publish and subscribe over TLS: at home unchecked, by URL against the authorities', limit, async () => {
+    const s = await startServer({ settings: { 'worker.listen': 'tls://127.0.0.1:0', 'tls.certificate': file('a.pem'), 'tls.key': file('a.key') } });
+    const heard = ringcast('subscribe', 'cli', '--count', '2', `--run.dir=${s.runDir}`);
+    await until(async () => await s.counter('subscriptions') === 1, 'the subscription');
+    assert.equal((await ringcast('publish', 'cli', '{"n":1}', `--run.dir=${s.runDir}`)).code, 0);
+    const url = `wss://localhost:${portOf(s)}/socketcluster/`;
+    const refused = await ringcast('publish', 'cli', '1', '--url', url);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /not trusted/);
+    const wrong = await run(join(bin, 'ringcast'), ['publish', 'cli', '1', '--url', url.replace('localhost', '127.0.0.1')],
+        { env: { ...process.env, SSL_CERT_FILE: file('a.pem') } });
+    assert.match(wrong.stderr, /not trusted|mismatch/);
+    const trusted = await run(join(bin, 'ringcast'), ['publish', 'cli', '{"n":2}', '--url', url], { env: { ...process.env, SSL_CERT_FILE: file('a.pem') } });
+    assert.equal(trusted.stderr, '');
+    assert.equal((await heard).stdout, 'cli\t{"n":1}\ncli\t{"n":2}\n');
+    assert.equal((await ringcast('reload', '--run.dir=/nowhere')).code, 1);
     await s.stop();
 });
