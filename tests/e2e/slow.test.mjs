@@ -1,0 +1,186 @@
+// Clients that stop reading, in namespaces of each policy: what they get when they go on, and that it adds up.
+import test, { before, after } from 'node:test';
+import assert from 'node:assert/strict';
+import { writeFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startServer, stopAll, until, isReference, slow } from '../lib/server.mjs';
+import { dial } from '../lib/raw.mjs';
+import { connected, subscribed, hangUp, majors } from './lib.mjs';
+
+const ours = { timeout: 60000 * slow, skip: isReference && 'the reference has no namespaces' };
+const namespaces = {
+    'namespace.feed.prefix': 'feed:', 'namespace.feed.slow': 'drop-oldest', 'namespace.feed.slow_keep': '256KiB',
+    'namespace.price.prefix': 'price:', 'namespace.price.slow': 'conflate',
+    'namespace.mute.prefix': 'mute:', 'namespace.mute.slow': 'conflate', 'namespace.mute.slow_notice': 'off',
+};
+let server;
+before(async () => {
+    if (!isReference) server = await startServer({ rings: 2, brokers: 2, settings: { ...namespaces, 'out.stall': '10m' } });
+}, { timeout: 60000 * slow });
+after(async () => { await hangUp(); try { await server?.stop(); } finally { await stopAll(); } });
+
+const filler = 'x'.repeat(16000);
+/** Messages numbered from `from`, until `enough()` says so; returns the number to come. */
+async function publish(publisher, channel, from, enough) {
+    for (let n = from; ; n++) {
+        await publisher.publish(channel, `${n} ${filler}`);
+        if (n % 16 === 15 && await enough(n + 1)) return n + 1;
+    }
+}
+const numberOf = data => Number(data.split(' ')[0]);
+const behind = async more => await server.counter('behind') >= more;
+const counters = async () => {
+    const all = {};
+    for (const p of await server.pages('worker')) for (const [k, v] of Object.entries(p.counters)) all[k] = (all[k] ?? 0) + v;
+    return all;
+};
+
+/** Every message is received or told, at its place. */
+class Books {
+    constructor(channel) { this.channel = channel; this.next = 0; this.got = 0; this.told = 0; this.gaps = 0; }
+    packet(text) {
+        const p = JSON.parse(text);
+        if (p.data?.channel !== this.channel) return;
+        if (p.event === '#gap') {
+            assert.ok(Number.isInteger(p.data.count) && p.data.count > 0, text);
+            this.next += p.data.count;
+            this.told += p.data.count;
+            this.gaps++;
+        } else if (p.event === '#publish') {
+            assert.equal(numberOf(p.data.data), this.next);
+            this.next++;
+            this.got++;
+        }
+    }
+}
+
+for (const [channel, policy, counter] of [['feed:1', 'drop-oldest', 'dropped_oldest_total'], ['price:1', 'conflate', 'dropped_conflated_total']])
+    test(`${policy}: a paused reader gets a notice at the place of the gap, and the newest messages`, ours, async () => {
+        const before = await counters();
+        const publisher = await dial(server.port, { keep: false }), reader = await dial(server.port, { keep: false });
+        const books = new Books(channel);
+        reader.onText = text => text && books.packet(text);
+        await reader.subscribe(channel);
+        reader.socket.pause();
+        let n = await publish(publisher, channel, 0, () => behind(1));
+        const queued = await server.counter('queue_bytes');
+        const end = n + 400; // 6 MB, and nothing more waits for it
+        n = await publish(publisher, channel, n, async k => k >= end);
+        assert.equal(await server.counter('queue_bytes'), queued);
+        assert.ok(await server.counter('lag_bytes') <= 400e3);
+        reader.socket.resume();
+        await until(() => books.next === n, () => `message ${n} (at ${books.next})`);
+        assert.equal(books.got + books.told, n);
+        assert.equal(books.gaps, 1);
+        assert.ok(books.told >= 380, `${books.told}`);
+        await until(async () => await server.counter('behind') === 0, 'it to be level');
+        const now = await counters();
+        assert.equal(now[counter] - before[counter], books.told);
+        assert.equal(now.deliveries_total - before.deliveries_total, books.got);
+        assert.equal(now.lag_bytes, 0);
+        n = await publish(publisher, channel, n, async () => true); // and goes on as ever
+        await until(() => books.next === n, 'what was published then');
+        assert.equal(books.gaps, 1);
+        await reader.end();
+        await publisher.end();
+    });
+
+for (const major of majors)
+    test(`socketcluster-client ${major}: received and told is all that was published`, ours, async () => {
+        const publisher = await dial(server.port, { keep: false });
+        const socket = await connected(major, server);
+        const channel = `feed:${major}`, got = await subscribed(socket, channel);
+        let told = 0;
+        // Major 18 loses events of a socket that has several streams (lib.mjs); its demux is listened to.
+        const demux = socket._receiverDemux, write = demux.write;
+        demux.write = function (event, data) { if (event === '#gap') { assert.equal(data.channel, channel); told += data.count; } return write.apply(this, arguments); };
+        const streamed = [];
+        if (major !== 18) (async () => { for await (const gap of socket.receiver('#gap')) streamed.push(gap); })();
+        const tcp = socket.transport.socket._socket;
+        tcp.pause();
+        let n = await publish(publisher, channel, 0, () => behind(1));
+        const end = n + 100;
+        n = await publish(publisher, channel, n, async k => k >= end);
+        tcp.resume();
+        await until(() => got.length + told === n, () => `${n} messages, received (${got.length}) or told of (${told})`);
+        assert.ok(told > 0);
+        assert.equal(numberOf(got[got.length - 1]), n - 1);
+        if (major !== 18) {
+            await until(() => streamed.length > 0, 'the notice in the stream');
+            assert.deepEqual(Object.keys(streamed[0]).sort(), ['channel', 'count']);
+        }
+        assert.equal(socket.state, 'open');
+        assert.deepEqual(socket.seen.errors, []);
+        await hangUp(socket);
+        await publisher.end();
+    });
+
+test('without notices a conflated gap is silent, and counted', ours, async () => {
+    const before = await counters();
+    const publisher = await dial(server.port, { keep: false }), reader = await dial(server.port, { keep: false });
+    let got = 0, last = -1;
+    reader.onText = text => assert.ok(!text.includes('#gap'), text);
+    reader.onMessage = (_, data) => { got++; last = numberOf(data); };
+    await reader.subscribe('mute:1');
+    reader.socket.pause();
+    let n = await publish(publisher, 'mute:1', 0, () => behind(1));
+    const end = n + 50;
+    n = await publish(publisher, 'mute:1', n, async k => k >= end);
+    reader.socket.resume();
+    await until(() => last === n - 1, 'the latest message');
+    assert.equal((await counters()).dropped_conflated_total - before.dropped_conflated_total, n - got);
+    await reader.end();
+    await publisher.end();
+});
+
+test('a reload brings a policy to channels that have subscribers already', ours, async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'ringcast-slow-')), file = join(dir, 'ringcast.conf');
+    writeFileSync(file, '[out]\nqueue_bytes = 256KiB\n');
+    const s = await startServer({ settings: { config: file } });
+    const publisher = await dial(s.port, { keep: false }), reader = await dial(s.port, { keep: false });
+    const books = new Books('late:1');
+    reader.onText = text => text && books.packet(text);
+    await reader.subscribe('late:1');
+    writeFileSync(file, '[out]\nqueue_bytes = 256KiB\n[namespace late]\nprefix = late:\nslow = conflate\n');
+    s.child.kill('SIGHUP');
+    await until(async () => { // the publisher's own channel tells when the ring has looked
+        reader.socket.pause();
+        await publisher.publish('late:1', `${books.sent = (books.sent ?? -1) + 1} ${filler}`);
+        return await s.counter('behind') === 1 || reader.ended;
+    }, 'it to be behind', 15000, 0);
+    assert.equal(await s.counter('close_slow_queue'), 0);
+    reader.socket.resume();
+    await until(() => books.next === books.sent + 1, 'all of it');
+    // and what is wrong changes nothing
+    writeFileSync(file, '[namespace late]\nslow = conflate\n');
+    s.child.kill('SIGHUP');
+    await until(() => /namespace\.late has no prefix/.test(s.stderr), () => s.stderr.slice(-500));
+    await reader.end();
+    await publisher.end();
+    await s.stop();
+    rmSync(dir, { recursive: true });
+});
+
+test('channels of all kinds on one connection: the strict one gets everything, or the connection ends', ours, async () => {
+    const publisher = await dial(server.port, { keep: false }), reader = await dial(server.port, { keep: false });
+    const books = ['feed:mixed', 'price:mixed', 'strict'].map(c => new Books(c));
+    reader.onText = text => text && books.forEach(b => b.packet(text));
+    for (const b of books) await reader.subscribe(b.channel);
+    reader.socket.pause();
+    const n = await publish(publisher, 'feed:mixed', 0, () => behind(1));
+    for (let i = 0; i < 50; i++) {
+        await publisher.publish('price:mixed', `${i} ${filler}`);
+        await publisher.publish('strict', `${i} ${filler}`);
+    }
+    assert.equal(await server.counter('behind'), 2);
+    reader.socket.resume();
+    await until(() => books[0].next === n && books[1].next === 50 && books[2].next === 50, () => books.map(b => b.next).join());
+    assert.equal(books[2].gaps, 0);
+    assert.ok(books[1].gaps > 0);
+    reader.socket.pause();
+    await publish(publisher, 'strict', 50, async () => await server.counter('close_slow_queue') > 0);
+    await until(async () => await server.counter('behind') === 0, 'nothing to be left of it');
+    reader.destroy();
+    await publisher.end();
+});
