@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Conformance of a WebSocket echo server to RFC 6455: many small conversations, each named for the
-sentence it checks.
+"""Conformance of a WebSocket echo server to RFC 6455 and RFC 7692: many small conversations, each named
+for the sentence it checks.
 
-  run.py --server build/release/bin     starts `ringcast run` with an echo path, twice: with the
-                                        defaults, and with short timeouts and small limits
-  run.py --url ws://127.0.0.1:8000/echo talks to a server that runs (cases that need the short
-                                        timeouts are skipped)
+  run.py --server build/release/bin     starts `ringcast run` with an echo path, three times: with
+                                        compression, with short timeouts and small limits, and with
+                                        compression contexts that are kept
+  run.py --url ws://127.0.0.1:8000/echo talks to a server that runs (cases for the other two are
+                                        skipped, unless their URLs follow)
+
+With --tls, or a wss:// URL, all of it runs over TLS. --every N takes each Nth case only.
 
 Options: --match REGEX, --jobs N, --limit SECONDS for any one answer, --json FILE, --list, --verbose.
 One line per failure, a table of sections, and last: `N passed, N failed`. Exit status 1 on failures.
@@ -25,15 +28,21 @@ import time
 import urllib.parse
 from dataclasses import dataclass
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import certs
 import suite
 from wire import Peer, Violation
 import s4_opening, s4_http, s5_framing, s5_fragments, s5_control  # noqa: E401,F401
 import s7_closing, s8_utf8, chopped, limits  # noqa: E401,F401
+import d_offers, d_messages, d_streams  # noqa: E401,F401
 
-SHORT = {  # settings of the second instance; s_* modules rely on them
+# Settings of the instances; the case modules rely on them.
+MAIN = {}
+SHORT = {
     "http.header_timeout": "600ms", "ws.message_timeout": "600ms", "ws.close_timeout": "500ms",
-    "ws.max_frames_per_message": "16", "ws.control_rate": "50", "echo.max_message": "1000",
+    "ws.max_frames_per_message": "16", "ws.control_rate": "50", "echo.max_message": "1000", **MAIN,
 }
+TAKEOVER = {**MAIN}
 
 
 @dataclass
@@ -41,6 +50,7 @@ class Target:
     host: str
     port: int
     path: str
+    tls: object = None  # ssl.SSLContext
 
     @property
     def authority(self):
@@ -72,24 +82,26 @@ class Context:
 class Server:
     """`ringcast run` on a free port, in a directory of its own."""
 
-    def __init__(self, bin_dir, settings):
+    def __init__(self, bin_dir, settings, certificate=None):
         self.dir = tempfile.mkdtemp(prefix="conform-")
         self.errors = open(os.path.join(self.dir, "stderr"), "w+b")
         flags = {"worker.listen": "tcp://127.0.0.1:0", "worker.count": 1, "worker.rings": 1,
                  "broker.count": 1, "run.dir": self.dir, "echo.path": "/echo",
                  "http.playground": "on", **settings}
+        if certificate:
+            flags |= {"worker.listen": "tls://127.0.0.1:0", "tls.certificate": certificate + ".pem", "tls.key": certificate + ".key"}
         argv = [os.path.join(bin_dir, "ringcast"), "run"] + [f"--{k}={v}" for k, v in flags.items()]
         self.proc = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         signal.alarm(30)
         line = ""
         for line in self.proc.stdout:
-            found = re.search(r"ready on .*?tcp://([\d.]+):(\d+)", line)
+            found = re.search(r"ready on .*?(?:tcp|tls)://([\d.]+):(\d+)", line)
             if found:
                 break
         else:
             sys.exit(f"the server did not start: {line} {self.stop()[-2000:]}")
         signal.alarm(0)
-        self.target = Target(found[1], int(found[2]), "/echo")
+        self.target = Target(found[1], int(found[2]), "/echo", certs.client(certificate) if certificate else None)
 
     def stop(self):
         self.proc.send_signal(signal.SIGTERM)
@@ -161,7 +173,7 @@ def report(cases, options, seconds):
             json.dump({"seconds": round(seconds, 2), **total, "sections": sections, "cases": rows}, f,
                       indent=1)
     if total["skipped"]:
-        print(f"{total['skipped']} skipped (they need --server)")
+        print(f"{total['skipped']} skipped (they need --server, or more URLs)")
     print(f"{total['passed']} passed, {total['failed']} failed")
     return total["failed"] == 0 and total["passed"] > 0
 
@@ -169,7 +181,10 @@ def report(cases, options, seconds):
 def parse(argv):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--server", metavar="BIN_DIR")
-    p.add_argument("--url")
+    p.add_argument("--url", nargs="+", metavar="URL", help="up to three: main, short, takeover")
+    p.add_argument("--tls", action="store_true", help="over wss; the test makes a certificate")
+    p.add_argument("--ca", help="certificate that wss:// servers are trusted by, without .pem; none: not verified")
+    p.add_argument("--every", type=int, default=1, metavar="N")
     p.add_argument("--match", default="", metavar="REGEX")
     p.add_argument("--jobs", type=int, default=48)
     p.add_argument("--limit", type=float, default=8.0, metavar="SECONDS")
@@ -183,21 +198,24 @@ def parse(argv):
 
 def main(argv=None):
     options = parse(argv)
-    cases = [c for c in suite.CASES if re.search(options.match, c.name)]
+    cases = [c for c in suite.CASES if re.search(options.match, c.name)][::options.every]
     if options.list:
         print("\n".join(c.name for c in cases))
         return 0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    servers, targets = [], {}
+    servers, targets, keys = [], {}, tempfile.mkdtemp(prefix="conform-")
     try:
         if options.server:
-            for name, settings in (("main", {}), ("short", SHORT)):
-                servers.append(Server(options.server, settings))
+            certificate = certs.make(keys) if options.tls else None
+            for name, settings in (("main", MAIN), ("short", SHORT), ("takeover", TAKEOVER)):
+                servers.append(Server(options.server, settings, certificate))
                 targets[name] = servers[-1].target
         elif options.url:
-            u = urllib.parse.urlsplit(options.url)
-            targets["main"] = Target(u.hostname, u.port or 80, u.path or "/")
+            for name, url in zip(("main", "short", "takeover"), options.url):
+                u = urllib.parse.urlsplit(url)
+                tls = certs.client(options.ca) if u.scheme == "wss" else None
+                targets[name] = Target(u.hostname, u.port or (443 if tls else 80), u.path or "/", tls)
         else:
             sys.exit("give --server BIN_DIR or --url ws://host:port/path")
         begin = time.monotonic()
@@ -210,6 +228,7 @@ def main(argv=None):
     finally:
         for s in servers:
             s.stop()
+        shutil.rmtree(keys, ignore_errors=True)
     return 0 if good else 1
 
 

@@ -7,9 +7,11 @@ import contextlib
 import io
 import re
 import sys
+import zlib
 
 import run
 import suite
+from flate import TAIL, Bits
 from s8_utf8 import first_bad
 from wire import BINARY, CLOSE, CONT, PING, TEXT, accept_of, close_body, xor
 
@@ -45,6 +47,31 @@ FAULTS = {
     "no_limit": (r"^10\.4 a length", r".", 20),
     "kind": (r"^5\.6 a text", r".", 1),
     "silent": (r"^5\.7 .*text", r".", 1),
+    # RFC 7692. The stand-in inflates whole messages, and slowly, so without the large and the incremental cases.
+    "deflate": (r"^D(5|7\.[12](?!\.2 (one bit|random|.*at the frag))|6\.1|6 \d{1,3} bytes|6 RSV)", None, 0),
+    "offer_any": (r"^D7\.1 (an offer with|a valid)", r"an offer with", 60),
+    "offer_zero": (r"^D7\.1 (an offer with|a valid)", r"=\"?0", 8),
+    "offer_twice": (r"^D7\.1 (an offer with|a valid)", r"(\w+_\w+).*\1|80 bytes", 5),
+    "offer_first": (r"^D5\.1 (behind|of several)", r"^D5\.1 behind", 100),
+    "offer_field": (r"^D5\.1 (behind|of several)", r"next header", 50),
+    "answer_bits": (r"^D7\.1\.2\.2", r"only if the offer|offer's \[([89]|1[0-4])", 8),
+    "answer_wide": (r"^D7\.1\.2\.[12]", r"confirmed or lowered", 6),
+    "answer_fresh": (r"^D7\.1 a valid", r"server_no_context", 8),
+    "answer_twice": (r"^D5\.1 (the answer takes|no offer)", r"takes", 1),
+    "answer_always": (r"^D5\.1 (the answer takes|no offer)", r"no offer", 1),
+    "rsv_all": (r"^D6 \d{1,3} bytes.*compressible.*in one frame|^D7\.2\.3\.1", r".", 10),
+    "kept": (r"^D7\.1\.1 .*resemble", r"server_no_context", 2),
+    "window": (r"^D7\.1\.2 a window.*server's, no", r"\^(8|9|10|11|12|13|14),", 5),
+    "rsv1_control": (r"^D6(\.1)? (RSV|control)", r"control", 10),
+    "rsv1_continuation": (r"^D6(\.1)? (RSV|control)", r"continuation", 5),
+    "unpacked": (r"^D6 RSV1 of 0", r".", 1),
+    "ended_early": (r"^D7\.2\.2 a (broken stream \[|stream that)", r"ends in|longer|behind a final", 3),
+    "final_stops": (r"^D7\.2\.[13]", r"final|as one conversation", 4),
+    "lenient": (r"^D7\.2\.2 a broken", r".", 20),
+    "bomb": (r"^D10 a bomb of 17", r".", 2),
+    "packed_limit": (r"^D8\.1 compressed text that is UTF|^D6 65\d+ bytes.*(one frame|of 1000)", r"random (text|bin)", 4),
+    "packed_utf8": (r"^D8\.1", r"1007", 30),
+    "between": (r"^D6\.1 (every|control)", r"Ping|control", 2),
 }
 
 
@@ -53,13 +80,100 @@ class Bad(Exception):
         self.code = code
 
 
+OFFER = re.compile(rb"permessage-deflate((?:[ \t]*;[ \t]*[a-z_]+(?:=(?:\d+|\"\d+\"))?)*)[ \t]*")
+
+
+class Deflate:
+    """RFC 7692 of the stand-in server."""
+
+    def __init__(self, fault):
+        self.fault, self.on, self.params, self.answer = fault, False, {}, b""
+
+    def read(self, text):
+        """Parameters of an offer, or None."""
+        found, params = OFFER.fullmatch(text.strip()), {}
+        if not found:
+            return {} if self.fault == "offer_any" and text.strip().startswith(b"permessage-deflate;") else None
+        for word in found[1].split(b";")[1:]:
+            key, equals, value = word.strip().partition(b"=")
+            value = value.strip(b'"')
+            good = {b"server_no_context_takeover": not equals, b"client_no_context_takeover": not equals,
+                    b"server_max_window_bits": equals, b"client_max_window_bits": True}.get(key, False)
+            if equals:
+                good = good and (re.fullmatch(rb"[89]|1[0-5]", value.lstrip(b"0") if self.fault == "offer_zero" else value))
+            if (not good or key in params and self.fault != "offer_twice") and self.fault != "offer_any":
+                return None
+            params[key] = int(value or 15) if good else 15
+        return params
+
+    def agree(self, head):
+        fields = re.findall(rb"\r\nSec-WebSocket-Extensions: *([^\r]*)", head)
+        offers = b",".join(fields[:1] if self.fault == "offer_field" else fields).split(b",")
+        for text in offers[:1] if self.fault == "offer_first" else offers:
+            params = self.read(text)
+            if params is not None and params.get(b"server_max_window_bits") != 8:
+                self.on, self.params = True, params
+                break
+        if not self.on and self.fault != "answer_always":
+            return b""
+        say = [b"permessage-deflate", b"client_no_context_takeover"]
+        if b"server_no_context_takeover" in self.params and self.fault != "answer_fresh":
+            say.append(b"server_no_context_takeover")
+        bits = self.params.get(b"server_max_window_bits")
+        if bits:
+            say.append(b"server_max_window_bits=%d" % (bits + 1 if self.fault == "answer_wide" and bits < 15 else bits))
+        if self.fault == "answer_bits":
+            say.append(b"client_max_window_bits=15")
+        value = b"; ".join(say)
+        return b"Sec-WebSocket-Extensions: " + (value + b", " + value if self.fault == "answer_twice" else value) + b"\r\n"
+
+    out = None
+
+    def pack(self, data):
+        fresh = b"server_no_context_takeover" in self.params and self.fault != "kept"
+        if fresh or self.out is None:
+            bits = 15 if self.fault == "window" else self.params.get(b"server_max_window_bits", 15)
+            self.out = zlib.compressobj(6, zlib.DEFLATED, -bits)
+        return (self.out.compress(data) + self.out.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    def unpack(self, payload):
+        d, out = zlib.decompressobj(-15), b""
+        limit = (64 if self.fault == "bomb" else 16) << 20
+        data = payload + TAIL
+        try:
+            while True:
+                out += d.decompress(data, limit + 1 - len(out))
+                if len(out) > limit:
+                    raise Bad(1009)
+                if not d.eof or not d.unused_data or self.fault == "final_stops":
+                    break
+                data, d = d.unused_data, zlib.decompressobj(-15, zdict=out[-32768:])
+            # At the end of a block another one can follow.
+            if self.fault not in ("ended_early", "final_stops"):
+                if d.eof or d.decompress(MARK) != b"MARK" or not d.eof:
+                    raise Bad(1007)
+        except zlib.error:
+            if self.fault != "lenient":
+                raise Bad(1007) from None
+        return out
+
+
+MARK = Bits().fixed(b"MARK", final=1).done()
+
+
 class Echo:
     """One connection of the stand-in server."""
 
     def __init__(self, fault, reader, writer):
         self.fault, self.r, self.w = fault, reader, writer
+        self.flate = Deflate(fault)
 
     def put(self, op, data):
+        packed = op < 8 and self.flate.on and len(data) > 64
+        if packed:
+            data = self.flate.pack(data)
+        if packed and self.fault != "rsv_all" or self.fault == "rsv_all" and self.flate.on:
+            op |= 0x40
         n, masked = len(data), 0x80 if self.fault == "answer_mask" else 0
         if n < 126 and self.fault != "answer_length":
             head = bytes([0x80 | op, masked | n])
@@ -76,7 +190,7 @@ class Echo:
         if self.fault == "drop_early":
             self.r._buffer.clear()
         self.w.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                     b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+                     b"Sec-WebSocket-Accept: " + accept + b"\r\n" + self.flate.agree(head) + b"\r\n")
         try:
             await self.frames()
         except Bad as e:
@@ -110,13 +224,21 @@ class Echo:
                     raise Bad(1007)
         return data
 
+    def rsv_is_bad(self, first):
+        rsv, code = first & 0x70, first & 15
+        if rsv == 0x40 and self.flate.on:
+            return (code >= 8 and self.fault != "rsv1_control") or (code == CONT and self.fault != "rsv1_continuation")
+        return rsv and self.fault != "rsv"
+
     async def frames(self):
-        op, parts, held = None, [], []
+        op, parts, held, packed = None, [], [], False
         while True:
             first, second = await self.r.readexactly(2)
             fin, code, n = first & 0x80, first & 15, second & 127
-            if first & 0x70 and self.fault != "rsv":
+            if self.rsv_is_bad(first):
                 raise Bad(1002)
+            if code in (TEXT, BINARY) and op is None:
+                packed = bool(first & 0x40) or self.fault == "unpacked" and self.flate.on
             if code in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
                 if self.fault != "opcode":
                     raise Bad(1002)
@@ -140,11 +262,11 @@ class Echo:
             key = await self.r.readexactly(4) if second & 0x80 else b"\0\0\0\0"
             kind = op if code == CONT else code
             text = b"".join(parts) if code == CONT and self.fault != "utf8_fragment" else b""
-            data = await self.payload(n, key, code, text if kind == TEXT else None)
+            data = await self.payload(n, key, code, text if kind == TEXT and not packed else None)
             if code == CLOSE:
                 self.close(data)
             elif code == PING:
-                if self.fault == "pong_late" and op is not None:
+                if self.fault in ("pong_late", "between") and op is not None:
                     held.append(data)
                 else:
                     self.put(10, b"" if self.fault == "pong_empty" else data)
@@ -154,7 +276,13 @@ class Echo:
                 parts.append(data)
                 if fin:
                     whole = b"".join(parts)
-                    if op == TEXT and self.fault != "utf8" and first_bad(whole) is not None:
+                    if packed:
+                        if self.fault == "packed_limit" and len(whole) > 65000:
+                            raise Bad(1009)
+                        whole = self.flate.unpack(whole)
+                        if op == TEXT and self.fault != "packed_utf8" and first_bad(whole) is not None:
+                            raise Bad(1007)
+                    elif op == TEXT and self.fault != "utf8" and first_bad(whole) is not None:
                         raise Bad(1007)
                     if self.fault != "silent":
                         self.put(BINARY if self.fault == "kind" else op, whole)
@@ -183,7 +311,7 @@ async def one(fault, cases):
         writer.close()
 
     server = await asyncio.start_server(client, "127.0.0.1", 0, limit=1 << 20)
-    options = run.parse(["--url", "-", "--limit", "2" if fault else "8"])
+    options = run.parse(["--url", "-", "--limit", "2" if fault not in ("", "deflate") else "8"])
     target = run.Target("127.0.0.1", server.sockets[0].getsockname()[1], "/echo")
     await run.run_all(cases, {"main": target}, options)
     server.close()

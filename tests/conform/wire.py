@@ -3,11 +3,13 @@
 Nothing here is shared with the server: what it accepts from the server is only what the RFC allows a
 server to send, and every departure raises Violation. Sockets are bare and non-blocking: a failed
 write never hides what is still to be read, and the end of TCP is seen as what it is (FIN or RST).
+Over TLS (Python's ssl on memory, so that the socket stays ours) a piece is a record.
 """
 import asyncio
 import base64
 import hashlib
 import socket
+import ssl
 import struct
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -52,10 +54,11 @@ def frame(op, data=b"", fin=True, rsv=0, key=MASK, form=None):
     return header(op, len(data), fin, rsv, key, form) + (data if key is None else xor(data, key))
 
 
-def fragments(op, parts, between=b"", key=MASK):
-    """One message in as many frames as there are parts (section 5.4), `between` put in the gaps."""
+def fragments(op, parts, between=b"", key=MASK, rsv=0):
+    """One message in as many frames as there are parts (section 5.4), `between` put in the gaps, `rsv` on
+    the first of them."""
     last = len(parts) - 1
-    frames = [frame(op if i == 0 else CONT, p, fin=i == last, key=key) for i, p in enumerate(parts)]
+    frames = [frame(op if i == 0 else CONT, p, fin=i == last, key=key, rsv=0 if i else rsv) for i, p in enumerate(parts)]
     return between.join(frames)
 
 
@@ -72,8 +75,8 @@ def accept_of(key):
 
 
 class Frame:
-    def __init__(self, fin, op, data):
-        self.fin, self.op, self.data = fin, op, data
+    def __init__(self, fin, op, data, packed=False):
+        self.fin, self.op, self.data, self.packed = fin, op, data, packed
 
     def __repr__(self):
         return f"frame op={self.op:x} fin={int(self.fin)} {short(self.data)}"
@@ -119,6 +122,10 @@ class Response:
 class Peer:
     """One TCP connection. Writing goes on in the background, in order, one system call per piece."""
 
+    codec = None     # flate.Codec, when compression was agreed
+    tls = None       # ssl.SSLObject between two memory buffers
+    notified = False  # the server said close_notify
+
     def __init__(self, sock, host, path, limit):
         self.sock, self.host, self.path = sock, host, path
         self.limit = limit          # seconds for any one answer
@@ -142,16 +149,55 @@ class Peer:
         except BaseException:
             sock.close()
             raise
-        return cls(sock, target.authority, target.path, limit)
+        p = cls(sock, target.authority, target.path, limit)
+        if getattr(target, "tls", None):
+            try:
+                await asyncio.wait_for(p.shake_tls(target.tls), limit)
+            except BaseException as e:
+                p.end()
+                if isinstance(e, ssl.SSLError) or isinstance(e, asyncio.TimeoutError):
+                    raise Violation(f"TLS handshake: {e or 'no answer in time'}") from None
+                raise
+        return p
+
+    async def shake_tls(self, context, **options):
+        """The client's side of a TLS handshake on the connection as it stands."""
+        self.inward, self.outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.inward, self.outward, server_hostname=options.pop("name", "localhost"), **options)
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self.loop.sock_sendall(self.sock, self.outward.read())
+                data = await self.loop.sock_recv(self.sock, 65536)
+                check(data, "TCP ended in the TLS handshake")
+                self.inward.write(data)
+            except ssl.SSLError:
+                await self.loop.sock_sendall(self.sock, self.outward.read())
+                raise
+        await self.loop.sock_sendall(self.sock, self.outward.read())
+
+    def _wrap(self, piece):
+        """The records that carry a piece; None is close_notify."""
+        if piece is not None:
+            self.tls.write(piece)
+        else:
+            try:
+                self.tls.unwrap()
+            except ssl.SSLWantReadError:
+                pass
+        return self.outward.read()
 
     async def _write(self):
         while True:
             piece = await self.queue.get()
             try:
+                raw = self._wrap(piece) if self.tls else piece
+                if raw:
+                    await self.loop.sock_sendall(self.sock, raw)
                 if piece is None:
                     self.sock.shutdown(socket.SHUT_WR)
-                else:
-                    await self.loop.sock_sendall(self.sock, piece)
             except OSError:
                 pass  # the reader tells what became of the connection
             finally:
@@ -189,10 +235,27 @@ class Peer:
         except asyncio.TimeoutError:
             raise Violation(f"no answer within {limit or self.limit:g} s "
                             f"(unread: {short(self.buf)})") from None
+        return self._came(data)
+
+    def _came(self, data):
         if not data:
             self.eof = "fin"
             return False
-        self.buf += data
+        if not self.tls:
+            self.buf += data
+            return True
+        self.inward.write(data)
+        try:
+            while not self.notified:
+                plain = self.tls.read(65536)
+                self.notified = not plain
+                self.buf += plain
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.notified = True
+        except ssl.SSLError as e:
+            raise Violation(f"TLS: {e}") from None
         return True
 
     async def _need(self, n):
@@ -205,9 +268,7 @@ class Peer:
         """Whether nothing at all has come so far."""
         if not self.buf and not self.eof:
             try:
-                data = self.sock.recv(65536)
-                self.eof = None if data else "fin"
-                self.buf += data
+                self._came(self.sock.recv(65536))
             except (BlockingIOError, InterruptedError):
                 pass
             except ConnectionResetError:
@@ -274,7 +335,8 @@ class Peer:
             return None
         first, second = self.buf[0], self.buf[1]
         op, n, at = first & 15, second & 127, 2
-        check(not first & 0x70, f"5.2: reserved bits in the server's frame: {first:#x}")
+        packed = bool(first & 0x40) and self.codec is not None and op in (TEXT, BINARY)
+        check(not first & (0x30 if packed else 0x70), f"5.2: reserved bits in the server's frame: {first:#x}")
         check(op in (CONT, TEXT, BINARY, CLOSE, PING, PONG), f"5.2: opcode {op:#x} from the server")
         check(not second & 0x80, "5.1: a server MUST NOT mask any frames")
         if n >= 126:
@@ -291,11 +353,11 @@ class Peer:
         if op == CLOSE and n:
             check(n >= 2, "5.5.1: a Close body of one byte from the server")
             data[2:].decode("utf-8")
-        return Frame(bool(first & 0x80), op, data)
+        return Frame(bool(first & 0x80), op, data, packed)
 
     async def message(self, pongs=None):
         """The next whole message as (opcode, payload); pongs in front of it go to the list given."""
-        op, parts = None, []
+        op, parts, packed = None, [], False
         while True:
             f = await self.frame()
             check(f is not None, f"TCP ended ({self.eof}) instead of a message")
@@ -304,10 +366,11 @@ class Peer:
                 continue
             check(f.op < 8, f"{f} instead of a message")
             check((f.op == CONT) == (op is not None), f"5.4: {f} at this place of a message")
-            op = f.op if op is None else op
+            op, packed = (f.op, f.packed) if op is None else (op, packed)
             parts.append(f.data)
             if f.fin:
-                return op, b"".join(parts)
+                self.was_packed, data = packed, b"".join(parts)
+                return op, self.codec.inflate(data) if packed else data
 
     async def expect(self, op, data, pongs=None):
         got_op, got = await self.message(pongs)
@@ -334,6 +397,7 @@ class Peer:
             pass
         check(not self.buf, f"bytes behind the end: {short(self.buf)}")
         check(self.eof == "fin" or not clean, "TCP was reset where it should have been closed")
+        check(not clean or not self.tls or self.notified, "TCP was closed without close_notify")
 
     async def expect_failed(self, *codes, answer=True):
         """7.1.7: Close with one of the codes, then the end of TCP; nothing behind the violation is
