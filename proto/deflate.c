@@ -131,6 +131,7 @@ offer_take(const struct offer *o, const struct deflate_policy *p, struct deflate
     if (o->has_server_bits && o->server_bits < DEFLATE_BITS_MIN)
         return false;
     t->server_bits = o->has_server_bits ? MIN(o->server_bits, p->server_bits) : p->server_bits;
+    t->server_asked = o->has_server_bits;
     t->client_bits = DEFLATE_BITS_MAX;
     if (o->has_client_bits)
         t->client_bits = o->client_bits ? MIN(o->client_bits, p->client_bits) : p->client_bits;
@@ -162,7 +163,7 @@ deflate_put_answer(struct buf *out, const struct deflate_terms *t)
         buf_put_lit(out, "; server_no_context_takeover");
     if (!t->client_takeover)
         buf_put_lit(out, "; client_no_context_takeover");
-    if (t->server_bits < DEFLATE_BITS_MAX) {
+    if (t->server_bits < DEFLATE_BITS_MAX || t->server_asked) { /* section 7.1.2.1 */
         buf_put_lit(out, "; server_max_window_bits=");
         buf_put_uint(out, t->server_bits);
     }

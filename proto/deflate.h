@@ -26,6 +26,7 @@ struct deflate_policy {
 struct deflate_terms {
     uint8_t server_bits; /* 9 to 15 */
     uint8_t client_bits; /* 8 to 15: windows of the client are no larger */
+    bool server_asked;   /* the offer had server_max_window_bits, so the answer must, whatever the value */
     bool server_takeover, client_takeover;
 };
 

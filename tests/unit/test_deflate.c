@@ -49,7 +49,7 @@ offers_are_answered(void **state UNUSED)
     expect_answer(usual, PMD "; server_max_window_bits=\"10\"", PMD NCT "; server_max_window_bits=10");
     expect_answer(usual, PMD "; server_max_window_bits=\"1\\0\"", PMD NCT "; server_max_window_bits=10");
     expect_answer(usual, PMD " ; server_max_window_bits = 9 ", PMD NCT "; server_max_window_bits=9");
-    expect_answer(usual, PMD "; server_max_window_bits=15", PMD NCT);
+    expect_answer(usual, PMD "; server_max_window_bits=15", PMD NCT "; server_max_window_bits=15");
     expect_answer(usual, PMD "; client_max_window_bits=15", PMD NCT);
     expect_answer(usual, PMD "; client_max_window_bits=8", PMD NCT "; client_max_window_bits=8");
     expect_answer(usual, PMD "; client_max_window_bits=12; server_max_window_bits=13",
