@@ -4,7 +4,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from wire import Peer, check, fragments, short
+from wire import CLOSE, Peer, check, fragments, short
 
 NAME = b"permessage-deflate"
 TAIL = b"\0\0\xff\xff"  # section 7.2.1: what is cut off at the end of a message
@@ -222,17 +222,37 @@ class Bits:
 
 
 def judge(payload):
-    """What the message with that payload says, by Python's zlib, from an empty window: its bytes, or None
-    when the stream is broken or ends inside a block."""
-    d = zlib.decompressobj(-15)
+    """What the message with that payload says, by Python's zlib, from an empty window: (its bytes, or None when
+    the stream is broken or ends inside a block; whether there is no other reading). Two readings there are of
+    a stored block that the four bytes of section 7.2.2 fill up, and of a final block with nothing behind it."""
+    d, sure = zlib.decompressobj(-15), True
     try:
-        out = d.decompress(payload + TAIL)
+        out = d.decompress(payload)
         while d.eof and d.unused_data:
             rest = d.unused_data
             d = zlib.decompressobj(-15, zdict=out[-32768:])
             out += d.decompress(rest)
+        if d.eof:
+            return out, False
+        added = d.decompress(TAIL)
+        sure = not added
         # Between blocks, a block that is put here comes out; elsewhere it is taken for something else.
         mark = Bits().fixed(b"MARK", final=1).done()
-        return out if not d.eof and d.decompress(mark) == b"MARK" and d.eof else None
+        return (out + added, sure) if not d.eof and d.decompress(mark) == b"MARK" and d.eof else (None, True)
     except zlib.error:
-        return None
+        return None, sure
+
+
+async def expect_judged(p, op, payload):
+    """Sends it as a message; the server's verdict is zlib's. Whether the connection goes on."""
+    text, sure = judge(payload)
+    p.send(packed(op, payload))
+    if text is None and sure:
+        await p.expect_failed(1007)
+        return False
+    if sure:
+        await p.expect(op, text)
+        return True
+    f = await p.frame()
+    check(f is not None and (f.op == CLOSE and f.code == 1007 or f.op == op), f"{f} where 1007 or a message was due")
+    return False

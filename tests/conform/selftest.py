@@ -3,6 +3,7 @@
 once for each of a list of faults; each fault must fail the cases it concerns, and none of the others.
 The server here is the stand-in of this test alone. Last line: `N passed, N failed`."""
 import asyncio
+import concurrent.futures
 import contextlib
 import io
 import re
@@ -48,7 +49,7 @@ FAULTS = {
     "kind": (r"^5\.6 a text", r".", 1),
     "silent": (r"^5\.7 .*text", r".", 1),
     # RFC 7692. The stand-in inflates whole messages, and slowly, so without the large and the incremental cases.
-    "deflate": (r"^D(5|7\.[12](?!\.2 (one bit|random|.*at the frag))|6\.1|6 \d{1,3} bytes|6 RSV)", None, 0),
+    "deflate": (r"^D(5|7\.[12](?!\.2 (one bit|random))|6\.1|6 \d{1,3} bytes|6 RSV)", None, 0),
     "offer_any": (r"^D7\.1 (an offer with|a valid)", r"an offer with", 60),
     "offer_zero": (r"^D7\.1 (an offer with|a valid)", r"=\"?0", 8),
     "offer_twice": (r"^D7\.1 (an offer with|a valid)", r"(\w+_\w+).*\1|80 bytes", 5),
@@ -336,10 +337,10 @@ def judge(fault, match, must, least):
 
 def main():
     count = {True: 0, False: 0}
-    for fault, row in FAULTS.items():
-        if len(sys.argv) > 1 and not re.search(sys.argv[1], fault):
-            continue
-        complaint = judge(fault, *row)
+    rows = {f: row for f, row in FAULTS.items() if len(sys.argv) < 2 or re.search(sys.argv[1], f)}
+    with concurrent.futures.ProcessPoolExecutor(4) as pool:  # they mostly wait
+        complaints = pool.map(judge, rows, *zip(*rows.values()))
+    for fault, complaint in zip(rows, complaints):
         count[not complaint] += 1
         if complaint:
             print(f"FAILED {fault or 'no fault'}: {complaint}", flush=True)
