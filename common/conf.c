@@ -1204,10 +1204,15 @@ check_ping(const struct conf *c, struct conf_error *err)
 }
 
 static bool
-check_unserved(const struct conf *c, struct conf_error *err)
+check_words(const struct conf *c, struct conf_error *err)
 {
-    static const char *const words[] = {"silent", "error", NULL};
-    return check_word(c, "sc.unserved", c->sc_unserved, words, err);
+    static const char *const unserved[] = {"silent", "error", NULL}, *const connects[] = {"429", "close", NULL},
+        *const answers[] = {"delay", "error", "close", NULL};
+    return check_word(c, "sc.unserved", c->sc_unserved, unserved, err) &&
+        check_word(c, "rate.packet_answer", c->rate_packet_answer, answers, err) &&
+        check_word(c, "rate.byte_answer", c->rate_byte_answer, answers, err) &&
+        check_word(c, "rate.subscribe_answer", c->rate_subscribe_answer, answers, err) &&
+        check_word(c, "rate.connect_answer", c->rate_connect_answer, connects, err);
 }
 
 static bool
@@ -1224,7 +1229,7 @@ conf_check(struct conf *c, struct conf_errors *all)
     unsigned before = all->n;
     (void)is_well(all, check_run_dir(c, next_error(all)));
     (void)is_well(all, check_ping(c, next_error(all)));
-    (void)is_well(all, check_unserved(c, next_error(all)));
+    (void)is_well(all, check_words(c, next_error(all)));
     (void)is_well(all, check_pow2(c, "worker.recv_buffers", c->worker_recv_buffers, next_error(all)));
     (void)is_well(all, check_pow2(c, "lane.bytes", c->lane_bytes, next_error(all)));
     (void)is_well(all, check_cpus(c, "worker.cpus", &c->worker_cpus, next_error(all)));

@@ -596,7 +596,7 @@ put_status_fields(struct buf *out, unsigned status)
         buf_put_lit(out, "Allow: GET\r\n");
     if (status == 426)
         buf_put_lit(out, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
-    if (status == 503)
+    if (status == 429 || status == 503)
         buf_put_lit(out, "Retry-After: 5\r\n");
 }
 

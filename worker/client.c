@@ -32,6 +32,45 @@ client_peer(int fd)
     return a;
 }
 
+/* Whether the address makes connections faster than it may. */
+static bool
+connects_too_fast(struct worker *w, uint32_t place)
+{
+    const struct rates *r = &w->rates;
+    if (r->connects == 0)
+        return false;
+    uint64_t cost = rate_cost(1, r->connects);
+    if (addrs_has(w->addrs, place, ADDRS_CONNECTS, w->now.ns, r->burst_ns, cost)) {
+        (void)addrs_take(w->addrs, place, ADDRS_CONNECTS, w->now.ns, r->burst_ns, cost);
+        return false;
+    }
+    COUNT(w, limit_address_connect_rate_total);
+    return true;
+}
+
+enum client_rc
+client_count(struct worker *w, const struct addr *a, uint32_t *place)
+{
+    uint32_t connections = 0;
+    uint64_t most = w->conf->conn_max_per_address;
+    bool forgot = false;
+    *place = ADDRS_NONE;
+    if (w->addrs == NULL || addr_is_none(a) || addr_nets_have(&w->trusted, a))
+        return CLIENT_WELCOME;
+    *place = addrs_join(w->addrs, a, w->now.ns, &connections, &forgot);
+    COUNT_N(w, addresses_forgotten_total, forgot);
+    if (*place == ADDRS_NONE) {
+        COUNT(w, addresses_full_total);
+        return CLIENT_WELCOME;
+    }
+    bool many = most && connections > most, fast = connects_too_fast(w, *place);
+    COUNT_N(w, limit_max_per_address_total, many);
+    if (!many && !fast)
+        return CLIENT_WELCOME;
+    bool far_over = many && connections > 2 * most;
+    return far_over || w->conf->rate_connect_answer[0] == 'c' ? CLIENT_REFUSED : CLIENT_OVER;
+}
+
 /* Keeps a header that is not whole; what is there of it then. */
 static struct view
 header_so_far(struct worker *w, struct conn *c, struct view in)
@@ -53,6 +92,12 @@ header_done(struct worker *w, struct conn *c, const struct proxyline *p)
         conn_forget(w, &c->in->msg);
         conn_in_done(w, c);
     }
+    enum client_rc rc = client_count(w, &c->client, &c->place);
+    if (rc == CLIENT_REFUSED || (rc == CLIENT_OVER && c->flags & CF_TLS)) {
+        conn_close(w, c, CLOSE_ADDRESS_LIMIT);
+        return;
+    }
+    c->flags |= rc == CLIENT_OVER ? CF_OVER : 0;
     conn_to(c, c->flags & CF_TLS ? CONN_TLS : CONN_HTTP);
 }
 
@@ -88,6 +133,9 @@ field_of(const struct conf *conf)
 void
 client_of_request(struct worker *w, struct conn *c, const struct http_request *r)
 {
-    if (addr_nets_have(&w->trusted, &c->client))
-        c->client = forwarded_client(r, field_of(w->conf), &c->client, &w->trusted);
+    if (!addr_nets_have(&w->trusted, &c->client))
+        return;
+    c->client = forwarded_client(r, field_of(w->conf), &c->client, &w->trusted);
+    if (client_count(w, &c->client, &c->place) != CLIENT_WELCOME)
+        c->flags |= CF_OVER;
 }

@@ -294,6 +294,8 @@ conn_try_free(struct worker *w, struct conn *c)
     if (c->state != CONN_DEAD || c->inflight > 0)
         return;
     close(c->fd);
+    addrs_leave(w->addrs, c->place);
+    free(c->meter);
     if (c->out.bytes > 0 && c->dialect != 0)
         COUNT_N(w, dropped_slow_total, outq_count_frames(c, c->frame_left));
     outq_clear(w, c);
@@ -358,6 +360,8 @@ recv_data(struct worker *w, struct conn *c, struct ring_done d)
         if (n == 0 || (c->state != CONN_HTTP && c->state != CONN_TLS))
             return;
     }
+    if (UNLIKELY(w->rates.on) && !rate_bytes(w, c, n))
+        return;
     if (c->flags & CF_TLS)
         xp_tls_input(w, c, p, n);
     else if (UNLIKELY(c->state == CONN_HTTP && c->in == NULL && xp_tls_is_hello(p, n)))
@@ -639,6 +643,10 @@ conn_arm_timer(struct worker *w, struct conn *c)
         at = !any || (int32_t)(t - at) < 0 ? t : at;
         any = true;
     }
+    if (c->pause & PAUSE_RATE) {
+        at = !any || (int32_t)(c->meter->until - at) < 0 ? c->meter->until : at;
+        any = true;
+    }
     if (c->state == CONN_OPEN && c->flags & CF_SLOW) {
         uint32_t t = c->stall_at + wheel_ticks(w->conf->out_stall);
         at = !any || (int32_t)(t - at) < 0 ? t : at;
@@ -671,6 +679,7 @@ static void
 open_timer(struct worker *w, struct conn *c)
 {
     struct conn_in *in = c->in;
+    rate_on_timer(w, c);
     if (c->flags & CF_SLOW && is_due(w, c->stall_at + wheel_ticks(w->conf->out_stall))) {
         conn_close(w, c, CLOSE_SLOW_STALL);
         return;
@@ -719,26 +728,43 @@ count_refused(struct worker *w, enum close_reason reason)
     metric_add(w->metrics, RM_CLOSE_BASE + reason, 1);
 }
 
-/* Before anything of ours is spent on it. */
+/* A socket that is to become a connection, and who is at its other end. */
+struct newcomer {
+    const struct listener *l;
+    int fd;
+    struct addr peer;
+    uint32_t place;
+    bool over;
+};
+
 static bool
-is_refused(struct worker *w, const struct listener *l, int fd, const struct addr *peer)
+refuse(struct worker *w, struct newcomer *n, enum close_reason reason)
 {
     char text[ADDR_TEXT];
-    if (!l->proxy || addr_nets_have(&w->trusted, peer))
-        return false;
-    close(fd);
-    count_refused(w, CLOSE_PROXY);
-    log_info(close_str(CLOSE_PROXY), "client=%s why=\"%s\"", addr_text(peer, text), close_sentence(CLOSE_PROXY));
-    return true;
+    close(n->fd);
+    addrs_leave(w->addrs, n->place);
+    count_refused(w, reason);
+    log_info(close_str(reason), "client=%s connections=%u why=\"%s\"", addr_text(&n->peer, text), w->conns.live,
+        close_sentence(reason));
+    return false;
 }
 
-void
-conn_new(struct worker *w, const struct listener *l, int fd)
+/* Before anything of ours is spent on it, a TLS handshake the least. At a PROXY listener the client is not
+ * known yet. */
+static bool
+is_welcome(struct worker *w, struct newcomer *n)
 {
-    COUNT(w, accepted_total);
-    struct addr peer = client_peer(fd);
-    if (is_refused(w, l, fd, &peer))
-        return;
+    if (n->l->proxy)
+        return addr_nets_have(&w->trusted, &n->peer) || refuse(w, n, CLOSE_PROXY);
+    enum client_rc rc = client_count(w, &n->peer, &n->place);
+    n->over = rc == CLIENT_OVER;
+    return rc == CLIENT_WELCOME || (n->over && !n->l->tls) || refuse(w, n, CLOSE_ADDRESS_LIMIT);
+}
+
+/* A slot for it, or 503. The oldest of those that have not shaken hands makes room among them. */
+static struct conn *
+slot_for(struct worker *w, struct newcomer *n)
+{
     if (w->metrics[RM_connections_unshaken] >= w->unshaken_max && w->unshaken.first != POOL_NONE) {
         struct conn *oldest = conn_at(w, w->unshaken.first);
         conn_note(w, oldest, CLOSE_UNSHAKEN);
@@ -748,17 +774,26 @@ conn_new(struct worker *w, const struct listener *l, int fd)
     if (c == NULL) {
         static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"
                                      "Connection: close\r\nContent-Length: 0\r\n\r\n";
-        if (!l->tls)
-            (void)!send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-        shutdown(fd, SHUT_WR);
-        close(fd);
-        count_refused(w, CLOSE_CONN_LIMIT);
-        log_info("conn-limit", "connections=%u limit=conn.max why=\"%s\"", w->conns.live,
-            close_sentence(CLOSE_CONN_LIMIT));
-        return;
+        if (!n->l->tls)
+            (void)!send(n->fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        shutdown(n->fd, SHUT_WR);
+        refuse(w, n, CLOSE_CONN_LIMIT);
     }
+    return c;
+}
+
+void
+conn_new(struct worker *w, const struct listener *l, int fd)
+{
+    COUNT(w, accepted_total);
+    struct newcomer n = {.l = l, .fd = fd, .peer = client_peer(fd), .place = ADDRS_NONE};
+    struct conn *c = is_welcome(w, &n) ? slot_for(w, &n) : NULL;
+    if (c == NULL)
+        return;
     c->fd = fd;
-    c->client = peer;
+    c->client = n.peer;
+    c->place = n.place;
+    c->flags |= n.over ? CF_OVER : 0;
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_TLS : CONN_HTTP;
     c->heard_at = w->tick;
     c->deadline = w->tick + wheel_ticks(l->tls ? w->conf->tls_handshake_timeout : w->conf->http_header_timeout);

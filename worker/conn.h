@@ -7,6 +7,7 @@
 #include "common/buf.h"
 #include "common/wheel.h"
 #include "proto/ws.h"
+#include "worker/rate.h"
 #include "worker/segq.h"
 #include "worker/tls.h"
 #include "worker/worker.h"
@@ -33,6 +34,7 @@ enum conn_pause {
     PAUSE_OUTPUT = 2,  /* its own answers wait for it */
     PAUSE_TURN = 4,    /* its share of the turn was used up: on worker.ready */
     PAUSE_ANSWERS = 8, /* an answer must not overtake those a broker owes it */
+    PAUSE_RATE = 16,   /* a bucket is empty: until meter.until */
 };
 
 enum conn_flag {
@@ -51,6 +53,7 @@ enum conn_flag {
     CF_NOTED = 4096,      /* its end has been counted and logged */
     CF_TLS = 8192,        /* of a listener that speaks TLS */
     CF_TLS_WAITS = 16384, /* on worker.tls_waiting */
+    CF_OVER = 1u << 20,   /* its address has too many connections: the request gets 429 */
 };
 
 /* Input that is not whole: exists while a head, a frame or a message is on its way, or held over. */
@@ -116,6 +119,8 @@ struct conn {
     uint8_t dstate[4];      /* the dialect's own */
     uint8_t id[15];         /* session id, before base64 */
     struct addr client;     /* who it is: the other end of TCP, or whom a trusted proxy names */
+    uint32_t place;         /* ... and its place in worker.addrs; ADDRS_NONE: not counted */
+    struct meter *meter;    /* its buckets; NULL: none was needed yet */
     /* Subscriptions */
     uint32_t sub_count;
     union {

@@ -13,6 +13,7 @@
 #include "common/calls.h"
 #include "common/priv.h"
 #include "common/start.h"
+#include "proto/crypt.h"
 #include "worker/listen.h"
 #include "worker/tls.h"
 #include "worker/worker.h"
@@ -28,6 +29,7 @@ struct thread {
 static struct start start;
 static _Atomic int stop;
 static _Atomic(struct tls_server *) tls_fresh[RINGS_MAX];
+static struct addrs *addrs; /* shared by the ring threads, ended when they have ended */
 
 /* Rings are made while the process may still do everything, and run when it has given that up: what it does
  * for all threads it does between two of these. */
@@ -179,6 +181,19 @@ tls_renew(const struct conf *conf, struct thread *threads, unsigned rings)
     log_info("tls-reloaded", "certificates=%u", conf->tls_certificate.n);
 }
 
+/* Client addresses, counted by all rings together. */
+static struct addrs *
+addrs_of(const struct conf *conf)
+{
+    uint64_t seed, places = conf->address_places ? conf->address_places : MAX(conf->conn_max * 2, (uint64_t)1024);
+    if (!crypt_random(&seed, sizeof seed))
+        die("the system gives no random numbers");
+    struct addrs *t = addrs_new((uint32_t)MIN(places, (uint64_t)UINT32_MAX), (unsigned)conf->address_ipv6_prefix, seed);
+    if (t == NULL)
+        die("out of memory for %llu addresses: lower address.places", (unsigned long long)places);
+    return t;
+}
+
 static void
 setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threads, unsigned rings)
 {
@@ -190,6 +205,7 @@ setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threa
     for (unsigned i = 0; i < n; i++)
         if (count[ring_of[i]] < LISTENERS_MAX)
             per_ring[ring_of[i]][count[ring_of[i]]++] = all[i];
+    addrs = addrs_of(conf);
     for (unsigned r = 0; r < rings; r++) {
         threads[r].setup = (struct worker_setup){
             .conf = conf,
@@ -197,6 +213,7 @@ setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threa
             .ring_idx = r,
             .listeners = per_ring[r],
             .listen_count = count[r],
+            .addrs = addrs,
             .conn_max = (uint32_t)MAX(conf->conn_max / rings, (uint64_t)1),
             .wake_fd = eventfd(0, EFD_CLOEXEC),
             .stop = &stop,
@@ -291,6 +308,7 @@ main(int argc, char **argv)
         close(threads[r].setup.wake_fd);
     }
     free(threads);
+    addrs_free(addrs);
     conf_free(&conf);
     return 0;
 }

@@ -354,6 +354,32 @@ admit(struct worker *w, struct conn *c, const struct verb *v)
     return carry_out(w, c, v);
 }
 
+/* Above a rate: the request fails, and what was not a request is lost, which is counted. */
+static enum effect
+refuse_above_rate(struct worker *w, struct conn *c, const struct verb *v)
+{
+    enum effect e = fail_now(w, c, v->call_id, ERR_RATE, v->channel);
+    if (e == EFFECT_DONE && v->kind == VERB_PUBLISH)
+        COUNT(w, publishes_refused_total);
+    return e;
+}
+
+/* The same as admit(), where rates are set. What was put off is charged when it comes again. The
+ * handshake is charged and never refused: a client cannot go on without it. */
+static enum effect
+admit_metered(struct worker *w, struct conn *c, const struct verb *v)
+{
+    bool subscribe = v->kind == VERB_SUBSCRIBE, free = v->kind == VERB_HANDSHAKE;
+    if (!free && (rate_is_over(c) || !rate_admits(w, c, RATE_PACKETS) || (subscribe && !rate_admits(w, c, RATE_SUBSCRIBES))))
+        return c->state == CONN_OPEN ? refuse_above_rate(w, c, v) : EFFECT_DONE;
+    enum effect e = admit(w, c, v);
+    if (e == EFFECT_DONE && c->state == CONN_OPEN)
+        rate_charge(w, c, RATE_PACKETS, 1);
+    if (e == EFFECT_DONE && c->state == CONN_OPEN && subscribe)
+        rate_charge(w, c, RATE_SUBSCRIBES, 1);
+    return e;
+}
+
 /* The turn is over: is the message, too? Looks at the next packet without taking it. */
 static bool
 nothing_left(struct worker *w, struct conn *c, struct decoding *d)
@@ -380,7 +406,7 @@ sess_on_message(struct worker *w, struct conn *c, struct decoding *d)
             return true;
         c->turn_packets++;
         metric_add(w->metrics, RM_VERB_BASE + v.kind, 1);
-        if (admit(w, c, &v) == EFFECT_AGAIN) {
+        if ((LIKELY(!w->rates.on) ? admit(w, c, &v) : admit_metered(w, c, &v)) == EFFECT_AGAIN) {
             d->step = step;
             d->count = count;
             d->pos = pos;

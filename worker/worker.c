@@ -135,6 +135,7 @@ read_limits(struct worker *w)
         .max_channel_name = (uint32_t)conf->sc_max_channel_name,
         .max_event_name = (uint32_t)conf->sc_max_event_name,
     };
+    rates_read(w);
 }
 
 static void
@@ -378,6 +379,7 @@ setup_limits(struct worker *w, const struct worker_setup *s)
     uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
     uint64_t unshaken = conf->conn_max_unshaken ? conf->conn_max_unshaken / rings : s->conn_max / 5;
     w->unshaken_max = (uint32_t)MAX(MIN(unshaken, (uint64_t)10000), (uint64_t)1);
+    w->addrs = s->addrs;
     read_limits(w);
     w->wake_fd = s->wake_fd;
     w->stop = s->stop;

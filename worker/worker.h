@@ -15,6 +15,7 @@
 #include "common/wheel.h"
 #include "proto/dialect.h"
 #include "worker/link.h"
+#include "worker/rate.h"
 
 enum worker_op {
     OP_NONE,
@@ -102,6 +103,8 @@ struct worker {
     uint64_t buffers_max;          /* mem.buffers, this ring's share */
     struct dialect_limits limits;
     struct addr_nets trusted;      /* http.trusted_proxies */
+    struct addrs *addrs;           /* of all rings of the process; NULL: addresses are not counted */
+    struct rates rates;
     struct decoding decoding;      /* scratch of the message at hand */
     struct buf scratch;
     uint32_t next_id;
@@ -125,6 +128,7 @@ struct worker_setup {
     unsigned listen_count;
     struct tls_server *tls;        /* becomes the ring's; NULL: none does */
     _Atomic(struct tls_server *) *tls_fresh;
+    struct addrs *addrs;           /* shared by the rings; NULL: addresses are not counted */
     uint32_t conn_max;             /* of this ring */
     int wake_fd;                   /* eventfd, written when *stop changed */
     _Atomic int *stop;

@@ -32,7 +32,7 @@ send_scratch(struct worker *w, struct conn *c, unsigned status)
         conn_abort(w, c, false);
         return;
     }
-    conn_finish(w, c, status >= 400 ? CLOSE_HTTP_REFUSED : CLOSE_HTTP_ANSWERED);
+    conn_finish(w, c, status == 429 ? CLOSE_ADDRESS_LIMIT : status >= 400 ? CLOSE_HTTP_REFUSED : CLOSE_HTTP_ANSWERED);
 }
 
 static void
@@ -147,6 +147,10 @@ on_request(struct worker *w, struct conn *c)
 {
     COUNT(w, http_requests_total);
     client_of_request(w, c, &request);
+    if (c->flags & CF_OVER) {
+        answer(w, c, 429);
+        return;
+    }
     uint8_t dialect = dialect_for(w->conf, request.path);
     if (dialect != 0 && !origin_is_welcome(w->conf)) {
         COUNT(w, refused_origins_total);

@@ -377,12 +377,15 @@ void
 t_begin(void)
 {
     struct conf_error err = {{0}};
+    t.addrs = addrs_new(64, 64, 1);
+    assert_non_null(t.addrs);
     struct worker_setup setup = {
         .conf = &t.conf,
         .conn_max = t.conn_max,
         .listeners = t.listeners,
         .tls = t.tls ? tls_server_new(&t.conf, &err) : NULL,
         .listen_count = t.listen_n,
+        .addrs = t.addrs,
         .wake_fd = eventfd(0, EFD_CLOEXEC),
         .stop = &t.stop,
         .cpu = -1,
@@ -464,6 +467,8 @@ t_teardown(UNUSED void **state)
     for (unsigned i = 0; i < t.asked_n; i++)
         free(t.asked[i]);
     free(t.asked);
+    addrs_free(t.addrs);
+    t.addrs = NULL;
     conf_free(&t.conf);
     clock_ns = 0;
     snprintf(command, sizeof command, "rm -rf '%s'", dir);
@@ -795,6 +800,15 @@ struct t_client *
 t_open_narrow(unsigned room)
 {
     struct t_client *c = t_upgraded("/socketcluster/", room);
+    t_shake(c);
+    return c;
+}
+
+struct t_client *
+t_open_tcp(void)
+{
+    struct t_client *c = t_connect_tcp();
+    upgrade(c, "/socketcluster/", "");
     t_shake(c);
     return c;
 }

@@ -62,6 +62,7 @@ extern struct t_world {
     struct listener listeners[LISTENERS_MAX]; /* the worker's from t_begin on */
     unsigned listen_n;
     bool tls;            /* clients come by a tls:// listener; tls.certificate and tls.key are set */
+    struct addrs *addrs;           /* 64 places, made by t_begin */
     _Atomic int stop;
     struct worker *w;
     struct t_asked **asked;
@@ -118,6 +119,7 @@ struct t_client *t_upgraded_with(const char *path, unsigned room, const char *li
 /* Upgraded and shaken hands with. */
 struct t_client *t_open(void);
 struct t_client *t_open_narrow(unsigned room);
+struct t_client *t_open_tcp(void);
 /* Its connection; NULL when that is gone. */
 struct conn *t_conn(const struct t_client *c);
 /* Raw bytes, all of them, with turns while the worker does not take them. */
