@@ -612,6 +612,11 @@ conn_abort(struct worker *w, struct conn *c, bool reset)
 void
 conn_force(struct worker *w, struct conn *c)
 {
+    if (c->flags & CF_NOTED && c->state != CONN_DEAD) { /* was told, and did not end: counted as both */
+        metric_add(w->metrics, RM_CLOSE_BASE + CLOSE_FORCED, 1);
+        log_info("forced", "conn=%u state=%s queued=%u why=\"%s\"", conn_slot(w, c), state_names[c->state],
+            outq_bytes(c), close_sentence(CLOSE_FORCED));
+    }
     conn_note(w, c, CLOSE_FORCED);
     conn_abort(w, c, true);
 }

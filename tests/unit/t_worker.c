@@ -224,6 +224,8 @@ link_after(UNUSED struct links *l, unsigned broker, const struct call *call, enu
 bool
 links_drain(UNUSED struct links *l, UNUSED unsigned budget)
 {
+    if (t.in_turn != NULL)
+        t.in_turn();
     return false;
 }
 

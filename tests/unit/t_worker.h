@@ -73,6 +73,7 @@ extern struct t_world {
     unsigned publishes_first;      /* so many publishes are LINK_OK before that */
     unsigned not_taken[T_KINDS];   /* how often it was not LINK_OK */
     bool down[T_BROKERS];          /* link_is_up() says no */
+    void (*in_turn)(void);         /* called in the middle of each turn, unless NULL */
     char answer[512];              /* head of the last answer to an upgrade */
 } t;
 
