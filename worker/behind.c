@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/bug.h"
+#include "worker/fan.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
 
@@ -140,7 +141,7 @@ behind_fan_out(struct worker *w, struct chan *ch, const struct conf_namespace *n
         if (UNLIKELY(does_not_keep_up(w, c, ns, ch->batch_len)) && c->state == CONN_OPEN &&
             behind_begin(w, ch, ns, i))
             continue; /* another one stands in its place now */
-        queued += outq_push_published(w, c, ch->batch, ch->batch_off, ch->batch_len, ch->batch_messages);
+        queued += fan_give(w, ch, c);
         i++;
     }
     if (ch->behind != NULL)

@@ -424,12 +424,19 @@ conn_drained(struct worker *w, struct conn *c)
 
 /* Server frames lie whole in their stretches, so the length of each can be read where it begins. */
 uint32_t
-conn_frame_size(const uint8_t *p)
+conn_payload_size(const uint8_t *p)
 {
     uint8_t n = p[1] & 0x7f;
-    uint64_t size = n < 126 ? 2u + n : n == 126 ? 4u + load_be16(p + 2) : 10 + load_be64(p + 2);
-    BUG_ON(size > UINT32_MAX); /* we wrote it */
+    uint64_t size = n < 126 ? n : n == 126 ? load_be16(p + 2) : load_be64(p + 2);
+    BUG_ON(size > UINT32_MAX - WS_HEADER_MAX); /* we wrote it */
     return (uint32_t)size;
+}
+
+uint32_t
+conn_frame_size(const uint8_t *p)
+{
+    uint32_t n = conn_payload_size(p);
+    return (uint32_t)ws_header_size(n) + n;
 }
 
 static void

@@ -84,6 +84,7 @@ struct sub {
 #define SUBS_INLINE 2
 struct sub_table; /* worker/subs.c */
 struct deflate_reader;
+struct pmd_own;
 
 struct conn {
     struct pool_head head;
@@ -92,6 +93,7 @@ struct conn {
     uint8_t state;          /* enum conn_state */
     uint8_t pause;          /* enum conn_pause */
     uint16_t inflight;      /* operations whose completion has not come */
+    uint8_t flavour;        /* enum pmd_flavour: how what is sent is packed; PMD_PLAIN: RSV1 is an error */
     /* Output */
     struct segq out;        /* whole frames, the first perhaps in part (worker/outq.h) */
     struct tls_conn *tls;   /* NULL: plain, or no whole record has come yet */
@@ -131,7 +133,7 @@ struct conn {
     /* Compression */
     uint32_t inflate_left;  /* what is left of deflate.inflate_budget ... */
     uint32_t inflate_at;    /* ... at this tick; 0: untouched */
-    uint8_t flavour;        /* enum pmd_flavour: how what is sent is packed; PMD_PLAIN: RSV1 is an error */
+    struct pmd_own *own;    /* streams of its own, with context takeover; or NULL */
     /* Subscriptions, once more */
     uint32_t behind;        /* first of its subscriptions that are behind: slot of the laggard + 1; 0: none */
     /* Links of the queue it stands in: unshaken, or waiting (never both: who waits is shaken). */
@@ -183,6 +185,8 @@ void conn_forget(struct worker *w, struct buf *b);
 void conn_destroy(struct worker *w, struct conn *c);
 /* Bytes of the frame of ours that begins at p. */
 uint32_t conn_frame_size(const uint8_t *p);
+/* ... and of what it carries. */
+uint32_t conn_payload_size(const uint8_t *p);
 
 static inline struct conn *
 conn_at(const struct worker *w, uint32_t slot)

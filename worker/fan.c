@@ -4,55 +4,13 @@
 #include "worker/behind.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
+#include "worker/pmd.h"
 
 /* Below this many subscribers a message goes into the turn's shared arena; from here on the channel
  * gets a block of its own, so that a slow reader keeps that channel's messages and nothing else. */
 #define OWN_BLOCK_SUBS 4
 /* Frame header and the fixed text of a publication, and a name that is escaped throughout. */
 #define FRAME_ROOM(ch, data_n) (WS_HEADER_MAX + 64 + (size_t)(ch)->name_n * 6 + (data_n))
-
-/* Everybody gets it, or ends. */
-static uint64_t
-fan_out_strictly(struct worker *w, struct chan *ch)
-{
-    uint32_t *subs = chan_subs(ch), n = ch->sub_count;
-    uint64_t queued = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + 4 < n)
-            PREFETCH(conn_at(w, subs[i + 4]));
-        queued += outq_push_published(w, conn_at(w, subs[i]), ch->batch, ch->batch_off, ch->batch_len,
-            ch->batch_messages);
-    }
-    return queued;
-}
-
-void
-fan_out(struct worker *w, struct chan *ch)
-{
-    struct rc *rc = ch->batch;
-    if (rc == NULL)
-        return;
-    const struct conf_namespace *ns = subs_namespace(w, ch);
-    uint64_t queued = ns->slow == SLOW_CLOSE ? fan_out_strictly(w, ch) : behind_fan_out(w, ch, ns);
-    COUNT_N(w, deliveries_total, queued * ch->batch_messages);
-    COUNT_N(w, messages_out_total, queued * ch->batch_messages);
-    rc_unref(&w->blocks, rc);
-    ch->batch = NULL;
-    ch->batch_len = ch->batch_messages = 0;
-}
-
-void
-fan_out_all(struct worker *w)
-{
-    for (uint32_t i = 0; i < w->dirty_chans.n; i++) {
-        struct chan *ch = pool_at(&w->chans, w->dirty_chans.v[i]);
-        if (ch->head.next != POOL_LIVE || !ch->batch_listed)
-            continue; /* freed since, and its slot perhaps taken again */
-        ch->batch_listed = false;
-        fan_out(w, ch);
-    }
-    w->dirty_chans.n = 0;
-}
 
 /* A block of the channel's own, or the turn's arena; with room for `need` bytes behind rc->n. */
 static struct rc *
@@ -72,6 +30,93 @@ batch_block(struct worker *w, struct chan *ch, size_t need)
         rc = rc_new(&w->blocks, need);
     }
     return rc;
+}
+
+/* The batch for a flavour. What is not worth packing, or cannot be for want of memory, is shared as it is. */
+static struct oseg
+twin_new(struct worker *w, struct chan *ch, unsigned flavour, struct conn *c)
+{
+    struct oseg plain = {ch->batch, ch->batch_off, ch->batch_len};
+    struct view frames = view_of(plain.rc->data + plain.off, plain.len);
+    struct rc *rc = NULL;
+    if (pmd_pack(w, flavour, c, frames, &frames))
+        rc = batch_block(w, ch, frames.n);
+    if (rc == NULL) {
+        pmd_lost(c);
+        rc_ref(plain.rc);
+        return plain;
+    }
+    struct oseg twin = {rc, rc->n, (uint32_t)frames.n};
+    memcpy(rc->data + rc->n, frames.p, frames.n);
+    rc->n += twin.len;
+    return twin;
+}
+
+bool
+fan_give_packed(struct worker *w, struct chan *ch, struct conn *c)
+{
+    struct oseg *twin = &w->twins[c->flavour];
+    if (twin->rc == NULL)
+        *twin = twin_new(w, ch, c->flavour, c);
+    bool queued = outq_push_published(w, c, twin->rc, twin->off, twin->len, ch->batch_messages);
+    if (c->flavour == PMD_OWN) {
+        rc_unref(&w->blocks, twin->rc);
+        twin->rc = NULL;
+    }
+    return queued;
+}
+
+static void
+drop_twins(struct worker *w)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(w->twins); i++) {
+        if (w->twins[i].rc != NULL)
+            rc_unref(&w->blocks, w->twins[i].rc);
+        w->twins[i].rc = NULL;
+    }
+}
+
+/* Everybody gets it, or ends. */
+static uint64_t
+fan_out_strictly(struct worker *w, struct chan *ch)
+{
+    uint32_t *subs = chan_subs(ch), n = ch->sub_count;
+    uint64_t queued = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + 4 < n)
+            PREFETCH(conn_at(w, subs[i + 4]));
+        queued += fan_give(w, ch, conn_at(w, subs[i]));
+    }
+    return queued;
+}
+
+void
+fan_out(struct worker *w, struct chan *ch)
+{
+    struct rc *rc = ch->batch;
+    if (rc == NULL)
+        return;
+    const struct conf_namespace *ns = subs_namespace(w, ch);
+    uint64_t queued = ns->slow == SLOW_CLOSE ? fan_out_strictly(w, ch) : behind_fan_out(w, ch, ns);
+    COUNT_N(w, deliveries_total, queued * ch->batch_messages);
+    COUNT_N(w, messages_out_total, queued * ch->batch_messages);
+    drop_twins(w);
+    rc_unref(&w->blocks, rc);
+    ch->batch = NULL;
+    ch->batch_len = ch->batch_messages = 0;
+}
+
+void
+fan_out_all(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->dirty_chans.n; i++) {
+        struct chan *ch = pool_at(&w->chans, w->dirty_chans.v[i]);
+        if (ch->head.next != POOL_LIVE || !ch->batch_listed)
+            continue; /* freed since, and its slot perhaps taken again */
+        ch->batch_listed = false;
+        fan_out(w, ch);
+    }
+    w->dirty_chans.n = 0;
 }
 
 /* The batch moves to a block twice as large, as long as it fits the largest class. */

@@ -188,11 +188,15 @@ outq_event(struct worker *w, struct conn *c, const struct event *ev)
     uint8_t *start = w->scratch.p + WS_HEADER_MAX - head_n;
     struct view frame = view_of(start, head_n + payload_n);
     COUNT(w, messages_out_total);
+    ws_put_header(start, op, payload_n);
     /* Answers stay as they are: they are small, and a token must not be packed together with what somebody else
      * chose (hardening 6). An echo holds nothing but what the client itself sent. */
-    if (ev->kind != EV_ECHO || !pmd_pack(w, c, op, view_from(frame, head_n), &frame))
-        ws_put_header(start, op, payload_n);
-    return outq_put(w, c, frame.p, frame.n);
+    if (ev->kind == EV_ECHO && c->flavour != PMD_PLAIN)
+        (void)pmd_pack(w, c->flavour, c, frame, &frame);
+    bool ok = outq_put(w, c, frame.p, frame.n);
+    if (!ok)
+        pmd_lost(c);
+    return ok;
 }
 
 /* -- the flush: one send per connection -- */

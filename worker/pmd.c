@@ -13,23 +13,31 @@
 /* What is inflated costs the budget of its connection only beyond this ratio: text and JSON stay below. */
 #define RATIO_FREE 16
 #define BUDGET_MS 10000
+/* What one turn compresses, about 15 ms of it: compression is there to save, so what comes above is sent as it
+ * is, and nobody waits for it. */
+#define TURN_MAX (1u << 20)
 /* Scratch above this is given back at the end of the turn. */
 #define SCRATCH_KEEP (1u << 20)
 
 #define FINE CLOSE_COUNT /* no reason to close */
 
 struct pmd {
-    struct deflate_reader *reader;                        /* of all that keep no context */
-    struct deflate_writer *writers[PMD_LAST + 1];         /* by flavour, made when first needed */
-    struct buf plain;                                     /* the message at hand, inflated */
-    struct buf packed;                                    /* ... or deflated */
-    uint64_t bytes;                                       /* what streams take */
+    struct deflate_reader *reader;                /* of all that keep no context */
+    struct deflate_writer *writers[PMD_LAST + 1]; /* by flavour, made when first needed */
+    struct buf plain;                             /* the message at hand, inflated */
+    struct buf packed;                            /* ... or deflated */
+    uint64_t bytes;                               /* what streams take */
+    uint64_t reserved;                            /* what those of connections may take */
+    uint32_t turn, turn_bytes;                    /* what was compressed in that turn */
 };
 
+/* Streams are made when the first message needs them: who is idle from the beginning holds none. */
 struct pmd_own {
+    struct deflate_terms terms;
     struct deflate_reader *reader;
     struct deflate_writer *writer;
-    uint64_t bytes;
+    uint64_t reserved;
+    int mem_level;
 };
 
 bool
@@ -60,34 +68,79 @@ pmd_fini(struct worker *w)
 
 /* -- agreeing -- */
 
-void
-pmd_agree(struct worker *w, struct conn *c, const struct http_request *r, struct buf *answer)
+static bool
+agree(struct worker *w, const struct http_request *r, bool takeover, struct deflate_terms *terms, bool *asked)
 {
-    struct deflate_terms terms = {0};
+    const struct conf *conf = w->conf;
+    bool client = takeover && conf->deflate_client_takeover;
     struct deflate_policy policy = {
-        .server_bits = (uint8_t)w->conf->deflate_window_bits,
-        .client_bits = DEFLATE_BITS_MAX,
+        .server_bits = (uint8_t)conf->deflate_window_bits,
+        .client_bits = client ? (uint8_t)conf->deflate_client_window_bits : DEFLATE_BITS_MAX,
+        .server_takeover = takeover && conf->deflate_server_takeover,
+        .client_takeover = client,
     };
     struct view offers;
     uint32_t at = 0;
-    bool asked = false, agreed = false;
-    while (w->conf->deflate_enabled && !agreed &&
-           http_field_next(r, VIEW("sec-websocket-extensions"), &at, &offers)) {
-        asked = true;
-        agreed = deflate_agree(offers, &policy, &terms);
+    while (http_field_next(r, VIEW("sec-websocket-extensions"), &at, &offers)) {
+        *asked = true;
+        if (deflate_agree(offers, &policy, terms))
+            return true;
     }
+    return false;
+}
+
+/* Streams of its own for a connection that keeps context; false if deflate.memory does not allow them. */
+static bool
+own_new(struct worker *w, struct conn *c, const struct deflate_terms *t)
+{
+    int mem_level = (int)w->conf->deflate_mem_level;
+    uint64_t need = sizeof *c->own, budget = w->conf->deflate_memory / MAX(w->conf->worker_rings, (uint64_t)1);
+    if (t->server_takeover)
+        need += deflate_writer_bytes(t->server_bits, mem_level);
+    if (t->client_takeover)
+        need += deflate_reader_bytes(t->client_bits);
+    if (w->pmd->reserved + need > budget || (c->own = calloc(1, sizeof *c->own)) == NULL) {
+        COUNT(w, deflate_refused_total);
+        return false;
+    }
+    *c->own = (struct pmd_own){.terms = *t, .reserved = need, .mem_level = mem_level};
+    w->pmd->reserved += need;
+    GAUGE(w, deflate_takeover, w->metrics[RM_deflate_takeover] + 1);
+    return true;
+}
+
+void
+pmd_agree(struct worker *w, struct conn *c, const struct http_request *r, struct buf *answer)
+{
+    struct deflate_terms terms;
+    bool asked = false, agreed = w->conf->deflate_enabled && agree(w, r, true, &terms, &asked);
+    if (agreed && (terms.server_takeover || terms.client_takeover) && !own_new(w, c, &terms))
+        agreed = agree(w, r, false, &terms, &asked);
     if (asked && !agreed)
         COUNT(w, deflate_declined_total);
     if (!agreed)
         return;
-    c->flavour = (uint8_t)(PMD_FIRST + terms.server_bits - DEFLATE_BITS_MIN);
+    c->flavour = terms.server_takeover ? PMD_OWN : (uint8_t)(PMD_FIRST + terms.server_bits - DEFLATE_BITS_MIN);
     GAUGE(w, deflate_connections, w->metrics[RM_deflate_connections] + 1);
     deflate_put_answer(answer, &terms);
+}
+
+static void
+own_free(struct worker *w, struct conn *c)
+{
+    deflate_reader_free(c->own->reader);
+    deflate_writer_free(c->own->writer);
+    w->pmd->reserved -= c->own->reserved;
+    free(c->own);
+    c->own = NULL;
+    GAUGE(w, deflate_takeover, w->metrics[RM_deflate_takeover] - 1);
 }
 
 void
 pmd_leave(struct worker *w, struct conn *c)
 {
+    if (c->own != NULL)
+        own_free(w, c);
     if (c->flavour == PMD_PLAIN)
         return;
     c->flavour = PMD_PLAIN;
@@ -138,21 +191,36 @@ inflate_piece(struct worker *w, struct conn *c, struct deflate_reader *r, const 
     return FINE;
 }
 
+static bool
+keeps_context(const struct conn *c)
+{
+    return c->own != NULL && c->own->terms.client_takeover;
+}
+
+/* The stream for what this connection sends: its own, or everybody's; ready for a message. */
+static struct deflate_reader *
+reader_for(struct worker *w, struct conn *c)
+{
+    bool own = keeps_context(c);
+    struct deflate_reader **at = own ? &c->own->reader : &w->pmd->reader;
+    if (*at == NULL)
+        *at = deflate_reader_new(own ? MAX(c->own->terms.client_bits, DEFLATE_BITS_MIN) : DEFLATE_BITS_MAX, &w->pmd->bytes);
+    if (*at != NULL)
+        deflate_reader_begin(*at, own);
+    return *at;
+}
+
 /* The whole compressed message at once, into the ring's scratch. */
 static enum close_reason
 inflate_whole(struct worker *w, struct conn *c, const struct ws_event *ev, struct view packed, uint64_t max,
     struct view *msg)
 {
-    struct pmd *p = w->pmd;
+    struct buf *plain = &w->pmd->plain;
+    struct deflate_reader *r = reader_for(w, c);
     uint32_t utf8 = 0;
-    if (p->reader == NULL)
-        p->reader = deflate_reader_new(DEFLATE_BITS_MAX, &p->bytes);
-    if (p->reader == NULL)
-        return CLOSE_INTERNAL;
-    buf_reset(&p->plain);
-    deflate_reader_begin(p->reader, false);
-    enum close_reason bad = inflate_piece(w, c, p->reader, ev, packed, max, &p->plain, &utf8);
-    *msg = buf_view(&p->plain);
+    buf_reset(plain);
+    enum close_reason bad = r != NULL ? inflate_piece(w, c, r, ev, packed, max, plain, &utf8) : CLOSE_INTERNAL;
+    *msg = buf_view(plain);
     return bad;
 }
 
@@ -185,6 +253,25 @@ begin_stream(struct worker *w, struct conn *c, const struct ws_event *ev, uint64
     return bad;
 }
 
+/* A piece of a message that waits for the others. */
+static enum close_reason
+collect(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_t max, struct view *msg)
+{
+    struct buf *packed = &c->in->msg;
+    if (!conn_keep(w, packed, ev->payload.p, ev->payload.n))
+        return CLOSE_INTERNAL;
+    if (packed->n > WHOLE_MAX) {
+        enum close_reason bad = begin_stream(w, c, ev, max);
+        *msg = buf_view(&c->in->msg);
+        return bad;
+    }
+    if (!ev->last)
+        return FINE;
+    enum close_reason bad = inflate_whole(w, c, ev, buf_view(packed), max, msg);
+    conn_forget(w, packed);
+    return bad;
+}
+
 enum close_reason
 pmd_on_data(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_t max, struct view *msg)
 {
@@ -193,18 +280,15 @@ pmd_on_data(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_
     if (ev->first && ev->last)
         return inflate_whole(w, c, ev, ev->payload, max, msg);
     struct conn_in *in = c->in;
-    enum close_reason bad = FINE;
-    if (in->inflating != NULL)
-        bad = inflate_on(w, c, ev, ev->payload, max);
-    else if (!conn_keep(w, &in->msg, ev->payload.p, ev->payload.n))
-        return CLOSE_INTERNAL;
-    else if (in->msg.n > WHOLE_MAX)
-        bad = begin_stream(w, c, ev, max);
-    else if (ev->last) {
-        bad = inflate_whole(w, c, ev, buf_view(&in->msg), max, msg);
-        conn_forget(w, &in->msg);
-        return bad;
+    if (ev->first && keeps_context(c)) {
+        in->inflating = reader_for(w, c);
+        in->utf8 = 0;
+        if (in->inflating == NULL)
+            return CLOSE_INTERNAL;
     }
+    if (in->inflating == NULL)
+        return collect(w, c, ev, max, msg);
+    enum close_reason bad = inflate_on(w, c, ev, ev->payload, max);
     *msg = buf_view(&in->msg);
     return bad;
 }
@@ -212,41 +296,61 @@ pmd_on_data(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_
 void
 pmd_abandon(struct conn *c)
 {
-    deflate_reader_free(c->in->inflating);
+    if (c->own == NULL || c->in->inflating != c->own->reader)
+        deflate_reader_free(c->in->inflating);
     c->in->inflating = NULL;
 }
 
 /* -- out -- */
 
+/* The stream that packs for a flavour; NULL when memory is out. */
 static struct deflate_writer *
-writer_of(struct worker *w, unsigned flavour)
+writer_for(struct worker *w, unsigned flavour, struct conn *c)
 {
-    struct deflate_writer **at = &w->pmd->writers[flavour];
+    bool own = flavour == PMD_OWN;
+    struct deflate_writer **at = own ? &c->own->writer : &w->pmd->writers[flavour];
+    unsigned bits = own ? c->own->terms.server_bits : flavour - PMD_FIRST + DEFLATE_BITS_MIN;
+    int mem_level = own ? c->own->mem_level : (int)w->conf->deflate_mem_level;
     if (*at == NULL)
-        *at = deflate_writer_new(flavour - PMD_FIRST + DEFLATE_BITS_MIN, (int)w->conf->deflate_level,
-            (int)w->conf->deflate_mem_level, &w->pmd->bytes);
+        *at = deflate_writer_new(bits, (int)w->conf->deflate_level, mem_level, &w->pmd->bytes);
     return *at;
 }
 
-/* Appends the frame of a payload, compressed; false, and nothing is there, if it would not be smaller. */
+/* Whether this turn may compress so much more; the first message of a turn always is. */
 static bool
-frame_put(struct worker *w, struct deflate_writer *z, bool keep, enum ws_opcode op, struct view payload,
-    struct buf *out)
+turn_allows(struct worker *w, size_t n)
+{
+    struct pmd *p = w->pmd;
+    if (p->turn != w->turn) {
+        p->turn = w->turn;
+        p->turn_bytes = 0;
+    }
+    if (p->turn_bytes > 0 && (n > TURN_MAX || p->turn_bytes > TURN_MAX - n)) {
+        COUNT(w, deflate_skipped_total);
+        return false;
+    }
+    p->turn_bytes += (uint32_t)n;
+    return true;
+}
+
+/* Appends a frame, packed; false, and nothing is there, if it would not be smaller. */
+static bool
+frame_pack(struct worker *w, struct deflate_writer *z, bool keep, struct view frame, size_t head_n, struct buf *out)
 {
     uint8_t head[WS_HEADER_MAX];
-    size_t room = ws_header_size(payload.n);
-    if (z == NULL || !buf_reserve(out, room + payload.n + DEFLATE_TAIL))
+    struct view payload = view_from(frame, head_n);
+    if (!turn_allows(w, payload.n) || !buf_reserve(out, frame.n + DEFLATE_TAIL))
         return false;
     uint8_t *start = out->p + out->n;
-    size_t n = deflate_writer_put(z, payload, keep, start + room);
+    size_t n = deflate_writer_put(z, payload, keep, start + head_n);
     if (n == 0)
         return false;
-    size_t head_n = ws_put_header(head, op, n);
+    size_t shorter_n = ws_put_header(head, (enum ws_opcode)(frame.p[0] & 0x0F), n);
     head[0] |= WS_RSV1;
-    if (head_n != room)
-        memmove(start + head_n, start + room, n);
-    memcpy(start, head, head_n);
-    out->n += head_n + n;
+    if (shorter_n != head_n)
+        memmove(start + shorter_n, start + head_n, n);
+    memcpy(start, head, shorter_n);
+    out->n += shorter_n + n;
     COUNT(w, deflate_out_messages_total);
     COUNT_N(w, deflate_out_plain_bytes_total, payload.n);
     COUNT_N(w, deflate_out_packed_bytes_total, n);
@@ -254,15 +358,41 @@ frame_put(struct worker *w, struct deflate_writer *z, bool keep, enum ws_opcode 
 }
 
 bool
-pmd_pack(struct worker *w, struct conn *c, enum ws_opcode op, struct view payload, struct view *frame)
+pmd_pack(struct worker *w, unsigned flavour, struct conn *c, struct view frames, struct view *out)
 {
-    if (c->flavour == PMD_PLAIN || payload.n < w->conf->deflate_threshold)
+    struct buf *packed = &w->pmd->packed;
+    struct deflate_writer *z = NULL;
+    size_t copied = 0; /* of frames, packed or as they are */
+    bool any = false;
+    buf_reset(packed);
+    for (size_t at = 0, n; at < frames.n; at += n) {
+        n = conn_frame_size(frames.p + at);
+        size_t head_n = n - conn_payload_size(frames.p + at);
+        if (n - head_n < w->conf->deflate_threshold)
+            continue;
+        if (z == NULL && (z = writer_for(w, flavour, c)) == NULL)
+            return false;
+        buf_put_view(packed, view_head(view_from(frames, copied), at - copied));
+        copied = at;
+        if (!frame_pack(w, z, flavour == PMD_OWN, view_head(view_from(frames, at), n), head_n, packed))
+            continue;
+        copied = at + n;
+        any = true;
+    }
+    if (!any)
         return false;
-    buf_reset(&w->pmd->packed);
-    if (!frame_put(w, writer_of(w, c->flavour), false, op, payload, &w->pmd->packed))
-        return false;
-    *frame = buf_view(&w->pmd->packed);
-    return true;
+    buf_put_view(packed, view_from(frames, copied));
+    *out = buf_view(packed);
+    if (packed->failed && flavour == PMD_OWN)
+        deflate_writer_forget(z);
+    return !packed->failed;
+}
+
+void
+pmd_lost(struct conn *c)
+{
+    if (c->flavour == PMD_OWN && c->own->writer != NULL)
+        deflate_writer_forget(c->own->writer);
 }
 
 /* -- memory -- */
@@ -273,6 +403,19 @@ pmd_bytes(const struct worker *w)
     return w->pmd->bytes;
 }
 
+uint64_t
+pmd_bytes_of(const struct conn *c)
+{
+    uint64_t n = 0;
+    if (c->in != NULL && c->in->inflating != NULL)
+        n += deflate_reader_bytes(DEFLATE_BITS_MAX);
+    if (c->own != NULL && c->own->reader != NULL)
+        n += deflate_reader_bytes(c->own->terms.client_bits);
+    if (c->own != NULL && c->own->writer != NULL)
+        n += deflate_writer_bytes(c->own->terms.server_bits, c->own->mem_level);
+    return n;
+}
+
 void
 pmd_reclaim(struct worker *w)
 {
@@ -281,4 +424,5 @@ pmd_reclaim(struct worker *w)
     if (w->pmd->packed.cap > SCRATCH_KEEP)
         buf_free(&w->pmd->packed);
     GAUGE(w, deflate_bytes, w->pmd->bytes);
+    GAUGE(w, deflate_reserved_bytes, w->pmd->reserved);
 }

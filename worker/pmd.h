@@ -8,15 +8,6 @@
 #include "proto/http.h"
 #include "worker/conn.h"
 
-/* How what is published is packed for a connection: equal flavours share the bytes. */
-enum pmd_flavour {
-    PMD_PLAIN,                                         /* nothing was agreed */
-    PMD_FIRST,                                         /* windows of DEFLATE_BITS_MIN bits ... */
-    PMD_LAST = PMD_FIRST + DEFLATE_BITS_MAX - DEFLATE_BITS_MIN, /* ... to DEFLATE_BITS_MAX */
-    PMD_OWN,                                           /* with a context of its own */
-    PMD_FLAVOURS,
-};
-
 /* Streams of one connection, with context takeover. Made by pmd_agree, freed by pmd_leave. */
 struct pmd_own;
 
@@ -35,9 +26,13 @@ enum close_reason pmd_on_data(struct worker *w, struct conn *c, const struct ws_
 /* Forgets a message that is not whole; before c->in goes. */
 void pmd_abandon(struct conn *c);
 
-/* One unfragmented message, framed and packed for the connection if that makes it smaller: *frame lives until
- * the next call. False: it is to be sent plain. */
-bool pmd_pack(struct worker *w, struct conn *c, enum ws_opcode op, struct view payload, struct view *frame);
+/* Whole frames of ours, one behind the other, for a flavour: those that are long enough, and become smaller, are
+ * packed, the others stay. *out lives until the next call. False, and nothing was done: they are to be sent as they
+ * are. The connection is asked for with PMD_OWN alone. */
+bool pmd_pack(struct worker *w, unsigned flavour, struct conn *c, struct view frames, struct view *out);
+
+/* What was packed last for a connection was not sent after all. */
+void pmd_lost(struct conn *c);
 
 /* Memory of streams: counts towards mem.buffers. */
 uint64_t pmd_bytes(const struct worker *w);

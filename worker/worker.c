@@ -191,7 +191,7 @@ close_doomed(struct worker *w)
 static uint64_t
 held_by(const struct conn *c)
 {
-    return (uint64_t)outq_bytes(c) + (c->in != NULL ? c->in->msg.cap + c->in->held.cap : 0);
+    return (uint64_t)outq_bytes(c) + (c->in != NULL ? c->in->msg.cap + c->in->held.cap : 0) + pmd_bytes_of(c);
 }
 
 /* Above mem.buffers the connection that holds most ends: one in a turn, so that what its end gives

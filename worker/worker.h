@@ -16,6 +16,16 @@
 #include "proto/dialect.h"
 #include "worker/link.h"
 #include "worker/rate.h"
+#include "worker/segq.h"
+
+/* How what is published is packed for a connection (worker/pmd.h): equal flavours share the bytes. */
+enum pmd_flavour {
+    PMD_PLAIN,           /* nothing was agreed */
+    PMD_FIRST,           /* windows of 2^9 bytes ... */
+    PMD_LAST = PMD_FIRST + 6, /* ... to 2^15 */
+    PMD_OWN,             /* with a context of its own */
+    PMD_FLAVOURS,
+};
 
 enum worker_op {
     OP_NONE,
@@ -80,6 +90,7 @@ struct worker {
     uint16_t ns_round;             /* how often they were others */
 
     struct pmd *pmd;               /* streams of permessage-deflate */
+    struct oseg twins[PMD_FLAVOURS]; /* the batch that is handed out, packed; rc NULL: nobody asked yet */
     struct links *links;
     struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */
     struct slot_list dirty;        /* something to send at the end of the turn */

@@ -65,11 +65,24 @@ test('page: it subscribes, publishes, hears itself and measures', limit, async (
     assert.ok((await page.getAttribute('#spark polyline', 'points')).split(' ').length > 50);
 });
 
+test('page: the browser compresses what it sends, and understands what comes compressed', limit, async () => {
+    const text = 'Hello, world. '.repeat(500), sent = await server.counter('deflate_out_messages_total');
+    assert.ok(await server.counter('deflate_connections') > 0);
+    assert.ok(await server.counter('deflate_in_messages_total') > 100);
+    const before = Number(await page.textContent('#m-n'));
+    await page.fill('#data', JSON.stringify({ text }));
+    await page.click('#send');
+    await page.waitForFunction(n => Number(document.getElementById('m-n').textContent) > n, before);
+    assert.ok(await server.counter('deflate_out_messages_total') > sent);
+    assert.ok(await server.counter('deflate_out_packed_bytes_total') < await server.counter('deflate_out_plain_bytes_total') / 10);
+    await page.fill('#data', '{"text":"Hello, world"}');
+});
+
 test('page: a message of somebody else appears, as text', limit, async () => {
     const other = await dial(server.port);
     const text = '<img src=x onerror="document.title=1"> "quoted" 😀';
     await other.publish('hello', text);
-    await page.waitForFunction(() => document.getElementById('m-n').textContent === '102');
+    await page.waitForFunction(() => document.getElementById('m-n').textContent === '103');
     assert.match(await page.textContent('#messages li'), /<img src=x/);
     assert.equal(await page.title(), 'Ringcast playground');
     await other.end();

@@ -446,6 +446,259 @@ without_memory_one_connection_ends(UNUSED void **state)
     }
 }
 
+/* -- out: what is published -- */
+
+/* A client that can inflate. */
+struct hearer {
+    struct t_client *c;
+    struct deflate_reader *r;
+    bool keep;
+    size_t took; /* bytes of the last message as they came */
+};
+
+static struct hearer
+hearer(const char *offer, bool keep)
+{
+    struct hearer h = {.keep = keep};
+    if (offer == NULL) {
+        h.c = t_open();
+    } else {
+        char line[200];
+        snprintf(line, sizeof line, "Sec-WebSocket-Extensions: %s\r\n", offer);
+        h.c = t_upgraded_with("/socketcluster/", 0, line);
+        h.r = deflate_reader_new(15, &stream_bytes);
+        t_shake(h.c);
+    }
+    t_subscribe(h.c, "news");
+    return h;
+}
+
+/* The next publication, compressed or not. */
+static void
+hears_news(struct hearer *h, struct view data, bool compressed)
+{
+    struct view payload;
+    struct buf out = buf_make(1 << 21);
+    unsigned op = t_next_frame(h->c, &payload);
+    assert_int_equal(op, compressed ? WS_TEXT | PACKED : WS_TEXT);
+    h->took = payload.n;
+    if (compressed) {
+        deflate_reader_begin(h->r, h->keep);
+        assert_int_equal(deflate_reader_put(h->r, payload, out.max, &out), DEFLATE_OK);
+        assert_int_equal(deflate_reader_end(h->r, out.max, &out), DEFLATE_OK);
+        payload = buf_view(&out);
+    }
+    assert_true(view_starts(payload, VIEW("{\"event\":\"#publish\",\"data\":{\"channel\":\"news\",\"data\":")));
+    assert_non_null(memmem(payload.p, payload.n, data.p, data.n));
+    buf_free(&out);
+}
+
+static void
+hearers_end(struct hearer *h, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        deflate_reader_free(h[i].r);
+    assert_int_equal(stream_bytes, 0);
+}
+
+/* JSON of about n bytes, different for each number. */
+static const char *
+json_of(size_t n, unsigned number)
+{
+    static char text[1 << 18];
+    size_t at = (size_t)snprintf(text, sizeof text, "[%u", number);
+    while (at < n)
+        at += (size_t)snprintf(text + at, sizeof text - at, ",{\"id\":%zu,\"name\":\"somebody\"}", at * number);
+    memcpy(text + at, "]", 2);
+    return text;
+}
+
+static void
+publish(size_t n, unsigned number)
+{
+    t_message("news", json_of(n, number));
+}
+
+#define OFFER_15 "permessage-deflate; client_max_window_bits"
+#define OFFER_10 "permessage-deflate; server_max_window_bits=10"
+
+static void
+a_message_is_compressed_once_for_each_flavour(UNUSED void **state)
+{
+    t_begin();
+    struct hearer h[12];
+    for (size_t i = 0; i < ARRAY_LEN(h); i++)
+        h[i] = hearer(i % 3 == 0 ? NULL : i % 3 == 1 ? OFFER_15 : OFFER_10, false);
+    publish(2000, 1);
+    for (size_t i = 0; i < ARRAY_LEN(h); i++)
+        hears_news(&h[i], view_str(json_of(2000, 1)), i % 3 != 0);
+    assert_int_equal(t_counter(deflate_out_messages_total), 2);
+    assert_int_equal(t_counter(deliveries_total), ARRAY_LEN(h));
+    publish(900, 2); /* below the threshold */
+    for (size_t i = 0; i < ARRAY_LEN(h); i++)
+        hears_news(&h[i], view_str(json_of(900, 2)), false);
+    assert_int_equal(t_counter(deflate_out_messages_total), 2);
+    hearers_end(h, ARRAY_LEN(h));
+}
+
+/* Long and short ones in one turn stay in order, whether they lie in the turn's arena or in a block. */
+static void
+a_batch_is_packed_message_by_message(UNUSED void **state)
+{
+    static const size_t sizes[] = {5000, 20, 1500, 100, 100, 30000, 70};
+    t_begin();
+    struct hearer h[6];
+    for (size_t n = 1; n <= ARRAY_LEN(h); n++) {
+        h[n - 1] = hearer(n % 2 ? OFFER_15 : NULL, false);
+        for (unsigned k = 0; k < ARRAY_LEN(sizes); k++)
+            publish(sizes[k], k);
+        for (size_t i = 0; i < n; i++)
+            for (unsigned k = 0; k < ARRAY_LEN(sizes); k++)
+                hears_news(&h[i], view_str(json_of(sizes[k], k)), i % 2 == 0 && sizes[k] > 1000);
+        assert_int_equal(t_counter(deflate_out_messages_total), 3 * n);
+    }
+    hearers_end(h, ARRAY_LEN(h));
+}
+
+static void
+what_does_not_shrink_is_sent_as_it_is(UNUSED void **state)
+{
+    static char data[4000];
+    uint64_t x = 88172645463325252ull;
+    t.conf.deflate_threshold = 1;
+    t_begin();
+    struct hearer h[] = {hearer(OFFER_15, false), hearer(OFFER_15, false)};
+    for (size_t i = 0; i + 1 < sizeof data; i++) {
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        data[i] = (char)(1 + (x >> 40) % 255);
+    }
+    t_message("news", data);
+    publish(2000, 1);
+    for (int i = 0; i < 2; i++) {
+        hears_news(&h[i], view_str(data), false);
+        hears_news(&h[i], view_str(json_of(2000, 1)), true);
+    }
+    hearers_end(h, 2);
+}
+
+/* Compression saves; when there is no time for it, messages go out as they are. */
+static void
+a_turn_compresses_its_share(UNUSED void **state)
+{
+    t_begin();
+    struct hearer h[] = {hearer(OFFER_15, false), hearer(NULL, false)};
+    size_t packed_n = 0, n = 12;
+    for (unsigned i = 0; i < n; i++)
+        publish(200000, i);
+    for (unsigned i = 0; i < n; i++) {
+        bool compressed = i < 5 || i == n - 1; /* 5 of 200 KB are within 1 MiB; the last goes out in the next turn */
+        hears_news(&h[0], view_str(json_of(200000, i)), compressed);
+        hears_news(&h[1], view_str(json_of(200000, i)), false);
+        packed_n += compressed;
+    }
+    assert_int_equal(t_counter(deflate_out_messages_total), packed_n);
+    assert_int_equal(t_counter(deflate_skipped_total), n - packed_n);
+    publish(200000, 99);
+    hears_news(&h[0], view_str(json_of(200000, 99)), true);
+    hearers_end(h, 2);
+}
+
+/* -- context takeover -- */
+
+static void
+takeover_settings(void)
+{
+    t.conf.deflate_server_takeover = t.conf.deflate_client_takeover = true;
+    t.conf.deflate_threshold = 1;
+}
+
+static void
+context_is_kept_both_ways(UNUSED void **state)
+{
+    takeover_settings();
+    t_begin();
+    struct hearer h[] = {hearer("permessage-deflate", true), hearer("permessage-deflate", true), hearer(OFFER_15, true)};
+    assert_non_null(strstr(t.answer, "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"));
+    assert_int_equal(t_counter(deflate_takeover), 3);
+    size_t first = 0;
+    for (unsigned k = 0; k < 5; k++) {
+        publish(600, 7);
+        for (size_t i = 0; i < ARRAY_LEN(h); i++) {
+            hears_news(&h[i], view_str(json_of(600, 7)), true);
+            first = k == 0 ? h[i].took : first;
+            assert_true(k == 0 || h[i].took < first / 2);
+        }
+    }
+    struct deflate_writer *z = deflate_writer_new(15, 6, 8, &stream_bytes);
+    static const char text[] = "{\"event\":\"#publish\",\"data\":{\"channel\":\"x\",\"data\":\"a few words to keep\"}}";
+    uint8_t out[sizeof text + DEFLATE_TAIL];
+    for (unsigned k = 0; k < 6; k++) {
+        struct view v = {out, deflate_writer_put(z, VIEW(text), true, out)};
+        assert_true(v.n > 0 && (k == 0 || v.n < 20));
+        say_packed_in(h[0].c, WS_TEXT, v, k % 2 ? 5 : 1000); /* whole ones and pieces share the context */
+        T_UNTIL(t_count(T_PUBLISH) == k + 1);
+        assert_string_equal(t_last(T_PUBLISH, "x")->data, "\"a few words to keep\"");
+    }
+    deflate_writer_free(z);
+    assert_null(t_conn(h[0].c)->in);
+    hearers_end(h, ARRAY_LEN(h));
+    for (size_t i = 0; i < ARRAY_LEN(h); i++)
+        t_close(h[i].c);
+    T_UNTIL(t_counter(deflate_takeover) == 0 && t_counter(deflate_reserved_bytes) == 0);
+    assert_true(pmd_bytes(t.w) < 1000);
+}
+
+static void
+who_does_not_want_context_kept_is_heard(UNUSED void **state)
+{
+    takeover_settings();
+    t.conf.deflate_client_window_bits = 11;
+    t_begin();
+    struct hearer h[] = {
+        hearer("permessage-deflate; server_no_context_takeover; client_max_window_bits", false),
+        hearer("permessage-deflate; client_no_context_takeover", true),
+    };
+    assert_int_equal(t_counter(deflate_takeover), 2);
+    for (unsigned k = 0; k < 3; k++) {
+        publish(600, 7);
+        hears_news(&h[0], view_str(json_of(600, 7)), true);
+        hears_news(&h[1], view_str(json_of(600, 7)), true);
+    }
+    t_upgraded_with("/echo", 0, "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_max_window_bits\r\n");
+    assert_non_null(strstr(t.answer, ": permessage-deflate; server_no_context_takeover; client_max_window_bits=11\r\n"));
+    t_upgraded_with("/echo", 0, "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n");
+    assert_int_equal(t_counter(deflate_takeover), 3);
+    hearers_end(h, 2);
+}
+
+/* deflate.memory is counted when it is promised, and given back. */
+static void
+above_the_budget_nobody_keeps_context(UNUSED void **state)
+{
+    takeover_settings();
+    t.conf.deflate_memory = 1 << 20; /* three times a window, a reader and a writer */
+    t_begin();
+    struct hearer h[5];
+    for (size_t i = 0; i < ARRAY_LEN(h); i++) {
+        h[i] = hearer("permessage-deflate", i < 3);
+        assert_int_equal(strstr(t.answer, AGREED) != NULL, i >= 3);
+    }
+    assert_int_equal(t_counter(deflate_takeover), 3);
+    assert_int_equal(t_counter(deflate_refused_total), 2);
+    assert_in_range(t_counter(deflate_reserved_bytes), 900000, 1 << 20);
+    assert_true(pmd_bytes(t.w) < 1000); /* nobody has said anything yet */
+    publish(2000, 3);
+    for (size_t i = 0; i < ARRAY_LEN(h); i++)
+        hears_news(&h[i], view_str(json_of(2000, 3)), true);
+    assert_true(t_counter(deflate_bytes) < t_counter(deflate_reserved_bytes) + (300 << 10));
+    t_close(h[0].c);
+    T_UNTIL(t_counter(deflate_takeover) == 2);
+    struct hearer again = hearer("permessage-deflate", true);
+    assert_int_equal(t_counter(deflate_takeover), 3);
+    deflate_reader_free(again.r);
+    hearers_end(h, ARRAY_LEN(h));
+}
+
 int
 main(void)
 {
@@ -467,6 +720,13 @@ main(void)
         T(too_much_out_of_too_little_ends_with_1008),
         T(a_turn_inflates_its_share),
         T(without_memory_one_connection_ends),
+        T(a_message_is_compressed_once_for_each_flavour),
+        T(a_batch_is_packed_message_by_message),
+        T(what_does_not_shrink_is_sent_as_it_is),
+        T(a_turn_compresses_its_share),
+        T(context_is_kept_both_ways),
+        T(who_does_not_want_context_kept_is_heard),
+        T(above_the_budget_nobody_keeps_context),
     };
     return cmocka_run_group_tests_name("pmd", tests, NULL, NULL);
 }
