@@ -130,10 +130,7 @@ struct conn {
         struct sub_table *table; /* sub_count > SUBS_INLINE, or was */
     };
     bool has_table;
-    /* Compression */
-    uint32_t inflate_left;  /* what is left of deflate.inflate_budget ... */
-    uint32_t inflate_at;    /* ... at this tick; 0: untouched */
-    struct pmd_own *own;    /* streams of its own, with context takeover; or NULL */
+    struct pmd_own *own;    /* streams of its own, what it let us inflate; NULL: nothing of that (worker/pmd.h) */
     /* Subscriptions, once more */
     uint32_t behind;        /* first of its subscriptions that are behind: slot of the laggard + 1; 0: none */
     /* Links of the queue it stands in: unshaken, or waiting (never both: who waits is shaken). */

@@ -33,11 +33,13 @@ struct pmd {
 
 /* Streams are made when the first message needs them: who is idle from the beginning holds none. */
 struct pmd_own {
-    struct deflate_terms terms;
+    struct deflate_terms terms; /* all zero: no context is kept */
     struct deflate_reader *reader;
     struct deflate_writer *writer;
-    uint64_t reserved;
+    uint64_t reserved;          /* of deflate.memory; 0: no context is kept */
     int mem_level;
+    uint32_t inflate_left;      /* what is left of deflate.inflate_budget ... */
+    uint32_t inflate_at;        /* ... at this tick; 0: untouched */
 };
 
 bool
@@ -131,9 +133,10 @@ own_free(struct worker *w, struct conn *c)
     deflate_reader_free(c->own->reader);
     deflate_writer_free(c->own->writer);
     w->pmd->reserved -= c->own->reserved;
+    if (c->own->reserved > 0)
+        GAUGE(w, deflate_takeover, w->metrics[RM_deflate_takeover] - 1);
     free(c->own);
     c->own = NULL;
-    GAUGE(w, deflate_takeover, w->metrics[RM_deflate_takeover] - 1);
 }
 
 void
@@ -151,18 +154,20 @@ pmd_leave(struct worker *w, struct conn *c)
 
 /* The connection's account of what it lets us inflate (hardening 6): a bucket of deflate.inflate_budget bytes
  * that fills in ten seconds. */
-static bool
-is_within_budget(struct worker *w, struct conn *c, uint64_t packed_n, uint64_t plain_n)
+static enum close_reason
+charge(struct worker *w, struct conn *c, uint64_t packed_n, uint64_t plain_n)
 {
     uint64_t budget = w->conf->deflate_inflate_budget, free_n = packed_n * RATIO_FREE;
     if (budget == 0 || plain_n <= free_n)
-        return true;
-    uint64_t cost = plain_n - free_n, left = c->inflate_left;
-    uint64_t more = budget * ((uint64_t)(w->tick - c->inflate_at) * WHEEL_TICK_MS) / BUDGET_MS;
-    left = c->inflate_at == 0 ? budget : MIN(left + more, budget);
-    c->inflate_at = w->tick;
-    c->inflate_left = (uint32_t)(left - MIN(left, cost));
-    return cost <= left;
+        return FINE;
+    if (c->own == NULL && (c->own = calloc(1, sizeof *c->own)) == NULL)
+        return CLOSE_INTERNAL;
+    uint64_t cost = plain_n - free_n, left = c->own->inflate_left;
+    uint64_t more = budget * ((uint64_t)(w->tick - c->own->inflate_at) * WHEEL_TICK_MS) / BUDGET_MS;
+    left = c->own->inflate_at == 0 ? budget : MIN(left + more, budget);
+    c->own->inflate_at = w->tick;
+    c->own->inflate_left = (uint32_t)(left - MIN(left, cost));
+    return cost <= left ? FINE : CLOSE_INFLATE_BUDGET;
 }
 
 /* One piece through a stream, into `out`; the text in it is judged as it comes. */
@@ -184,8 +189,9 @@ inflate_piece(struct worker *w, struct conn *c, struct deflate_reader *r, const 
     case DEFLATE_TOO_BIG: return CLOSE_TOO_BIG;
     case DEFLATE_NO_MEMORY: return CLOSE_INTERNAL;
     }
-    if (!is_within_budget(w, c, piece.n, plain_n))
-        return CLOSE_INFLATE_BUDGET;
+    enum close_reason bad = charge(w, c, piece.n, plain_n);
+    if (bad != FINE)
+        return bad;
     if (ev->text && (!utf8_check(utf8, out->p + before, plain_n) || (ev->last && *utf8 != 0)))
         return CLOSE_BAD_UTF8;
     return FINE;

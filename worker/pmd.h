@@ -8,7 +8,8 @@
 #include "proto/http.h"
 #include "worker/conn.h"
 
-/* Streams of one connection, with context takeover. Made by pmd_agree, freed by pmd_leave. */
+/* What few connections need: streams, with context takeover, and an account of what was inflated. Made when it is
+ * needed, freed by pmd_leave. */
 struct pmd_own;
 
 bool pmd_init(struct worker *w);
