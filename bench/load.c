@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bench/sched.h"
 #include "common/bug.h"
 #include "common/mono.h"
 
@@ -18,6 +19,7 @@
 #define TX_MAX (64u << 20)
 #define CLEAR_BYTES (64 * 1024) /* decrypted at a time; a record has 16 KiB at most */
 #define SLOW_RCVBUF 4096
+#define REOPEN_NS 5000000ull /* between two looks for connections that ended */
 
 enum op { OP_CONNECT = 1, OP_RECV, OP_SEND, OP_CANCEL };
 
@@ -90,6 +92,7 @@ load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uint32_t
     init_buffers(l);
     l->conns = xcalloc(conns, sizeof *l->conns);
     l->n_conns = conns;
+    l->random = 0x9e3779b97f4a7c15ull;
     l->dirty = xcalloc(conns, sizeof *l->dirty);
     l->groups = xcalloc(groups, sizeof *l->groups);
     l->n_groups = groups;
@@ -157,6 +160,8 @@ load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool 
     if (!publishes)
         return;
     g->publisher = i;
+    if (g->left != NULL)
+        return;
     frame_pair_make(&g->frame, g->channel, l->conf.kind, l->conf.payload, l->conf.path == NULL);
     g->left = xcalloc(l->left_mask + 1, sizeof *g->left);
 }
@@ -351,6 +356,13 @@ open_more(struct load *l)
         return;
     while (l->next_open < l->n_conns && l->opening < l->conf.concurrency)
         open_conn(l, &l->conns[l->next_open++]);
+    uint64_t now = l->reopen ? mono_now().ns : 0;
+    if (!l->reopen || now < l->reopen_at)
+        return;
+    l->reopen_at = now + REOPEN_NS;
+    for (uint32_t i = 0; i < l->n_conns && l->opening < l->conf.concurrency; i++)
+        if (l->conns[i].state == LOAD_DEAD)
+            open_conn(l, &l->conns[i]);
 }
 
 bool
@@ -419,7 +431,7 @@ leave(struct load *l, struct load_conn *c)
 static void
 refuse(struct load *l, struct load_conn *c, const char *why, const void *text, size_t n)
 {
-    if (l->count.refused++ == 0 && !l->storm)
+    if (l->count.refused++ == 0 && !l->storm && !l->reopen)
         fprintf(stderr, "ringcast-bench: %s%s%.*s\n", why, n > 0 ? ": " : "", (int)MIN(n, 300u),
             (const char *)text);
     leave(l, c);
@@ -431,7 +443,7 @@ ended(struct load *l, struct load_conn *c, const char *how)
 {
     if (c->slow && c->state == LOAD_READY)
         c->gone = true; /* which some servers do to slow readers */
-    else if (l->count.disconnects++ == 0)
+    else if (l->count.disconnects++ == 0 && !l->reopen)
         fprintf(stderr, "ringcast-bench: the server ended a connection (%s)\n", how);
     leave(l, c);
 }
@@ -456,6 +468,32 @@ pause_reading(struct load *l, struct load_conn *c)
     sqe->user_data = tag_of(l, OP_CANCEL, c);
 }
 
+/* Asks for the other half: subscribe, then unsubscribe. */
+static void
+churn_next(struct load *l, struct load_conn *c)
+{
+    char text[128];
+    c->churn_in = !c->churn_in;
+    c->born_ns = l->now;
+    if (c->churn_in)
+        c->churn_group = zipf_pick(l->churn, sched_uniform(&l->random));
+    const char *channel = l->groups[c->churn_group].channel;
+    if (c->churn_in)
+        snprintf(text, sizeof text, "{\"event\":\"#subscribe\",\"data\":{\"channel\":\"%s\"},\"cid\":3}", channel);
+    else
+        snprintf(text, sizeof text, "{\"event\":\"#unsubscribe\",\"data\":\"%s\",\"cid\":4}", channel);
+    send_text(l, c, text);
+}
+
+static void
+churn_done(struct load *l, struct load_conn *c)
+{
+    l->count.churned++;
+    if (c->born_ns >= l->win0 && c->born_ns < l->win1)
+        hist_add(l->lat, l->now - c->born_ns);
+    churn_next(l, c);
+}
+
 static void
 become_ready(struct load *l, struct load_conn *c)
 {
@@ -467,7 +505,11 @@ become_ready(struct load *l, struct load_conn *c)
     l->opening--;
     l->ready++;
     l->count.opened++;
-    if (c->slow)
+    if (l->reopen && l->lat != NULL)
+        hist_add(l->lat, l->now - l->win0);
+    if (l->churn != NULL)
+        churn_next(l, c);
+    else if (c->slow)
         pause_reading(l, c);
 }
 
@@ -569,6 +611,8 @@ on_response(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
         send_text(l, c, text);
     } else if (c->state == LOAD_SHAKING || c->state == LOAD_SUBSCRIBING) {
         become_ready(l, c);
+    } else if (l->churn != NULL && c->state == LOAD_READY) {
+        churn_done(l, c);
     } else {
         l->count.foreign++;
     }

@@ -15,6 +15,7 @@
 #include "bench/pmd.h"
 #include "bench/seq.h"
 #include "bench/tls.h"
+#include "bench/zipf.h"
 #include "common/base.h"
 
 enum load_state {
@@ -55,6 +56,8 @@ struct load_conn {
     bool slow;        /* reads nothing once it is ready */
     bool paused;      /* ... which it is now */
     bool recv_armed;
+    bool churn_in;    /* churn: subscribed to churn_group, or asking for it */
+    uint32_t churn_group;
     bool gone;        /* slow, and the server has ended it */
     uint8_t pack_bits; /* window for packing what is sent; 0: messages go as they are */
     uint32_t gen;     /* of this socket: completions of an earlier one are dropped */
@@ -101,6 +104,7 @@ struct load_counts {
     uint64_t delivered; /* first arrivals */
     uint64_t twice, late, stale;
     uint64_t foreign; /* frames that are none of ours */
+    uint64_t churned; /* subscribes and unsubscribes that were answered */
     uint64_t notices; /* events that slow readers were sent beside their messages */
     uint64_t pings;
     uint64_t opened;      /* became ready */
@@ -142,6 +146,10 @@ struct load {
     bool publishing;      /* full speed: a completed message is followed by the next */
     bool storm;           /* a connection that got as far as conf.depth is dropped and opened again */
     bool storm_timed;     /* ... but only by load_open_one */
+    bool reopen;          /* connections that end are opened again */
+    uint64_t reopen_at;   /* when that is tried next */
+    const struct zipf *churn; /* ready connections subscribe and unsubscribe without end; NULL: not */
+    uint64_t random;
     uint64_t win0, win1;  /* messages due in here are recorded in lat */
     struct hist *lat;     /* due to arrival; storm: connect to subscribed */
 };

@@ -16,6 +16,9 @@ static const char usage_text[] =
     "  rtt       --clients connections that publish to themselves\n"
     "  idle      memory of the server per idle connection with one subscription\n"
     "  connect   connections opened and dropped (--depth), as many as go\n"
+    "  channels  --clients subscribers on --channels channels, both chosen by popularity (--zipf)\n"
+    "  churn     --clients connections that subscribe and unsubscribe without end, among --channels\n"
+    "  reconnect --clients connections; the server's processes named --kill die: until all are back\n"
     "  storm     fanout at a rate, alone and beside a storm of connections, in turn\n"
     "  slow      fanout at a rate to --clients and to --slow readers that never read: memory of the server\n"
     "  floor     fanout sent by a bare program of our own (--kind) in place of a server\n"
@@ -27,6 +30,7 @@ static const char usage_text[] =
     "  --deflate-min=B    publishes of so many bytes are compressed (256)\n"
     "  --clients=N        1000; idle 10000; pairs 400; rtt 1; storm 200; slow 10\n"
     "  --rate=N           deliveries per second over all subscribers, by a timetable\n"
+    "  --schedule=constant|poisson|ramp           with --rate; ramp: grows to --ramp-to=N over the run\n"
     "  --full-speed       as fast as deliveries come back (the default without --rate)\n"
     "  --in-flight=K      full speed: messages on their way per channel (16; rtt 1)\n"
     "  --payload=BYTES    128: characters of what is published\n"
@@ -37,7 +41,10 @@ static const char usage_text[] =
     "  --storm-rate=N     storm: connections per second (0: as many as go)\n"
     "  --storm-url=URL    storm: where it goes (the same as --url)\n"
     "  --slow=N --sample=S                        slow: readers (1000), seconds between readings (0.25)\n"
-    "  --channels=N       idle: spread the subscriptions over N channels (1; 0: one each)\n"
+    "  --channels=N       idle: spread the subscriptions over N channels (1; 0: one each); channels,\n"
+    "                     churn: 1000\n"
+    "  --zipf=S           channel k is chosen in proportion to 1 / k^S (1; 0: all alike)\n"
+    "  --kill=NAME        reconnect: which processes (ringcast-worker)\n"
     "  --warmup=S --duration=S --repeat=N         1, 5, 3: seconds before and of each measurement\n"
     "  --settle=S         idle: seconds from the last subscription to the reading (2)\n"
     "  --pid=P[,P...]     processes of the server; children are found (--pid-alone: not)\n"
@@ -48,13 +55,15 @@ static const char usage_text[] =
     "  --buffers=N --buffer-bytes=N               receive buffers (2048 of 4096)\n"
     "  --kind=single|batch16|batchN|send          floor: one io_uring send per frame; one per N\n"
     "                     frames; plain send() per frame\n"
-    "  --json[=FILE]      results as JSON to stdout or FILE    --quiet   no progress\n";
+    "  --json[=FILE]      results as JSON to stdout or FILE    --quiet   no progress\n"
+    "  --csv=FILE         a row for each measurement, appended; a head where the file is new\n";
 
 enum {
     O_URL = 256, O_CLIENTS, O_RATE, O_FULL, O_IN_FLIGHT, O_PAYLOAD, O_CHANNELS, O_WARMUP,
     O_DURATION, O_REPEAT, O_SETTLE, O_PID, O_PID_ALONE, O_SERVER_CPU, O_CPU, O_CONCURRENCY, O_SPIN,
     O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP, O_TLS_VERSION, O_RESUME, O_DEFLATE,
-    O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_SLOW, O_SAMPLE
+    O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_SLOW, O_SAMPLE,
+    O_ZIPF, O_SCHEDULE, O_RAMP_TO, O_KILL, O_CSV
 };
 
 static const struct option longs[] = {
@@ -93,6 +102,11 @@ static const struct option longs[] = {
     {"storm-url", required_argument, NULL, O_STORM_URL},
     {"slow", required_argument, NULL, O_SLOW},
     {"sample", required_argument, NULL, O_SAMPLE},
+    {"zipf", required_argument, NULL, O_ZIPF},
+    {"schedule", required_argument, NULL, O_SCHEDULE},
+    {"ramp-to", required_argument, NULL, O_RAMP_TO},
+    {"kill", required_argument, NULL, O_KILL},
+    {"csv", required_argument, NULL, O_CSV},
     {NULL, 0, NULL, 0},
 };
 
@@ -183,17 +197,20 @@ set_scenario(struct opt *o, const char *name)
 {
     static const struct {
         const char *name;
-        uint32_t clients, in_flight;
+        uint32_t clients, in_flight, channels;
     } rows[] = {
-        [SCEN_FANOUT] = {"fanout", 1000, 16},
-        [SCEN_PAIRS] = {"pairs", 400, 16},
-        [SCEN_RTT] = {"rtt", 1, 1},
-        [SCEN_IDLE] = {"idle", 10000, 1},
-        [SCEN_CONNECT] = {"connect", 64, 1},
-        [SCEN_STORM] = {"storm", 200, 1},
-        [SCEN_SLOW] = {"slow", 10, 1},
-        [SCEN_FLOOR] = {"floor", 1000, 16},
-        [SCEN_PACK] = {"pack", 1, 1},
+        [SCEN_FANOUT] = {"fanout", 1000, 16, 1},
+        [SCEN_PAIRS] = {"pairs", 400, 16, 1},
+        [SCEN_RTT] = {"rtt", 1, 1, 1},
+        [SCEN_IDLE] = {"idle", 10000, 1, 1},
+        [SCEN_CONNECT] = {"connect", 64, 1, 1},
+        [SCEN_CHANNELS] = {"channels", 1000, 1, 1000},
+        [SCEN_CHURN] = {"churn", 100, 1, 1000},
+        [SCEN_RECONNECT] = {"reconnect", 1000, 1, 1},
+        [SCEN_STORM] = {"storm", 200, 1, 1},
+        [SCEN_SLOW] = {"slow", 10, 1, 1},
+        [SCEN_FLOOR] = {"floor", 1000, 16, 1},
+        [SCEN_PACK] = {"pack", 1, 1, 1},
     };
     for (uint32_t i = 0; i < ARRAY_LEN(rows); i++) {
         if (strcmp(rows[i].name, name) != 0)
@@ -202,6 +219,7 @@ set_scenario(struct opt *o, const char *name)
         o->scenario_name = rows[i].name;
         o->clients = rows[i].clients;
         o->in_flight = rows[i].in_flight;
+        o->channels = rows[i].channels;
         return;
     }
     die("\"%s\" is no scenario; see ringcast-bench --help", name);
@@ -215,6 +233,21 @@ rate(const char *text, const char *what)
     if (end == text || *end != 0 || !(v >= 0.001 && v <= 1e9))
         die("--%s=%s: a number per second is wanted", what, text);
     return v;
+}
+
+/* Of timetables, channels and what goes wrong. */
+static void
+take_shape(struct opt *o, int id)
+{
+    static const char *const schedules[] = {"constant", "poisson", "ramp"};
+    switch (id) {
+    case O_ZIPF: o->zipf = optarg[0] == '0' && optarg[1] == 0 ? 0 : rate(optarg, "zipf"); break;
+    case O_SCHEDULE: o->schedule = (enum sched_kind)word(optarg, "schedule", schedules, 3); break;
+    case O_RAMP_TO: o->ramp_to = rate(optarg, "ramp-to"); break;
+    case O_KILL: o->kill = optarg; break;
+    case O_CSV: o->csv = optarg; break;
+    default: die("see ringcast-bench --help");
+    }
 }
 
 /* Of TLS, compression, storms and slow readers. */
@@ -235,7 +268,7 @@ take_more(struct opt *o, int id)
     case O_STORM_URL: parse_url(&o->storm_url, optarg, "storm-url"); break;
     case O_SLOW: o->slow = number(optarg, "slow", 0, 100000); break;
     case O_SAMPLE: o->sample_ns = MAX(duration(optarg, "sample"), 10000000u); break;
-    default: die("see ringcast-bench --help");
+    default: take_shape(o, id);
     }
 }
 
@@ -294,6 +327,12 @@ check(struct opt *o)
         die("--in-flight=%u: a floor of %u per send needs as many", o->in_flight, o->floor_batch);
     if ((o->scenario == SCEN_STORM || o->scenario == SCEN_SLOW) && o->rate == 0)
         o->rate = o->scenario == SCEN_STORM ? 20000 : 1000;
+    if (o->schedule != SCHED_CONSTANT && o->rate == 0)
+        die("--schedule wants a --rate");
+    if (o->schedule == SCHED_RAMP && o->ramp_to == 0)
+        die("--schedule=ramp wants --ramp-to, deliveries per second");
+    if ((o->scenario == SCEN_CHANNELS || o->scenario == SCEN_CHURN) && o->channels == 0)
+        die("--channels=0: at least one is wanted");
     if (o->kind == FRAME_JSON && o->payload < FRAME_MIN_JSON)
         die("--payload=%u: JSON has at least %u", o->payload, FRAME_MIN_JSON);
     if (o->depth == LOAD_TO_HELLO && !(o->scenario == SCEN_STORM ? o->storm_url.tls : o->url.tls))
@@ -306,7 +345,8 @@ opt_parse(struct opt *o, int argc, char **argv)
     *o = (struct opt){.payload = 128, .concurrency = 64, .warmup_ns = 1000000000,
         .duration_ns = 5000000000, .settle_ns = 2000000000, .repeat = 3, .server_cpu = -1,
         .cpu = -1, .buffers = 2048, .buffer_bytes = 4096, .floor_batch = 1, .channels = 1,
-        .deflate_min = 256, .depth = LOAD_TO_READY, .storm = 32, .slow = 1000, .sample_ns = 250000000};
+        .deflate_min = 256, .depth = LOAD_TO_READY, .storm = 32, .slow = 1000, .sample_ns = 250000000,
+        .zipf = 1, .kill = "ringcast-worker"};
     parse_url(&o->url, "ws://127.0.0.1:8000/socketcluster/", "url");
     if (argc >= 2 && argv[1][0] != '-')
         set_scenario(o, argv[1]);

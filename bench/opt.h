@@ -7,6 +7,7 @@
 
 #include "bench/load.h"
 #include "bench/proc.h"
+#include "bench/sched.h"
 #include "common/base.h"
 
 enum scenario {
@@ -15,6 +16,9 @@ enum scenario {
     SCEN_RTT,
     SCEN_IDLE,
     SCEN_CONNECT,
+    SCEN_CHANNELS,
+    SCEN_CHURN,
+    SCEN_RECONNECT,
     SCEN_STORM,
     SCEN_SLOW,
     SCEN_FLOOR,
@@ -48,7 +52,11 @@ struct opt {
     uint32_t slow;       /* slow: readers that pause */
     uint64_t sample_ns;  /* slow: between two readings of memory */
     uint32_t clients;
-    uint32_t channels;  /* idle: connections are spread over so many */
+    uint32_t channels;  /* idle: connections are spread over so many; channels, churn: how many there are */
+    double zipf;        /* channels, churn: popularity falls with the rank to this power */
+    enum sched_kind schedule;
+    double ramp_to;     /* ramp: deliveries per second in the end */
+    const char *kill;   /* reconnect: name of the processes that die */
     double rate;        /* deliveries per second over all subscribers; 0: full speed */
     uint32_t in_flight; /* full speed: messages on their way per channel */
     uint32_t payload;
@@ -63,6 +71,7 @@ struct opt {
     int cpu;        /* the core the load is pinned to; -1: none */
     bool spin, quiet;
     uint32_t buffers, buffer_bytes;
+    const char *csv;  /* file that rows are appended to, NULL: none */
     const char *json; /* file, "-": stdout, NULL: none */
 };
 

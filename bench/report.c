@@ -7,6 +7,9 @@
 
 #include "common/bug.h"
 
+const double report_quantile[REPORT_QUANTILES] = {0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9,
+    0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1};
+
 void
 report_latency(struct sample *s, const struct hist *h)
 {
@@ -17,6 +20,8 @@ report_latency(struct sample *s, const struct hist *h)
     s->p999 = (double)hist_quantile(h, 0.999) / 1e3;
     s->max = (double)h->max / 1e3;
     s->mean = hist_mean(h) / 1e3;
+    for (uint32_t i = 0; i < REPORT_QUANTILES; i++)
+        s->at[i] = (double)hist_quantile(h, report_quantile[i]) / 1e3;
 }
 
 /* The figures of a sample that are reported, each with its median over the repeats. */
@@ -137,7 +142,7 @@ json_counts(FILE *f, const struct report *r)
         {"doubled", c->twice}, {"reordered", c->late}, {"stale", c->stale}, {"foreign", c->foreign},
         {"opened", c->opened}, {"disconnects", c->disconnects}, {"refused", c->refused}, {"pings", c->pings},
         {"recvs", c->recvs}, {"wire_bytes", c->wire_bytes}, {"packed", c->packed}, {"secured", c->secured},
-        {"resumed", c->resumed}, {"no_buffers", c->no_buffers}};
+        {"resumed", c->resumed}, {"churned", c->churned}, {"no_buffers", c->no_buffers}};
     for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
         fprintf(f, "\"%s\":%" PRIu64 ",", rows[i].name, rows[i].value);
     fprintf(f, "\"ok\":%s", healthy(r) ? "true" : "false");
@@ -146,7 +151,10 @@ json_counts(FILE *f, const struct report *r)
 static void
 json_samples(FILE *f, const struct sample_set *set)
 {
-    fputs("\"median\":{", f);
+    fputs("\"quantiles\":[", f);
+    for (uint32_t i = 0; i < REPORT_QUANTILES; i++)
+        fprintf(f, "%s%g", i ? "," : "", report_quantile[i]);
+    fputs("],\"median\":{", f);
     for (int i = 0; i < F_N; i++)
         fprintf(f, "%s\"%s\":%.4f", i ? "," : "", figure_name[i], median(set, (enum figure)i));
     fputs("},\"repeats\":[", f);
@@ -155,8 +163,11 @@ json_samples(FILE *f, const struct sample_set *set)
         fputs(k ? ",{" : "{", f);
         for (int i = 0; i < F_N; i++)
             fprintf(f, "\"%s\":%.4f,", figure_name[i], figure(s, (enum figure)i));
-        fprintf(f, "\"seconds\":%.4f,\"units\":%" PRIu64 ",\"softirq_us\":%.1f,\"recorded\":%" PRIu64 "}", s->seconds,
+        fprintf(f, "\"seconds\":%.4f,\"units\":%" PRIu64 ",\"softirq_us\":%.1f,\"recorded\":%" PRIu64 ",\"at_us\":[", s->seconds,
             s->units, (double)s->softirq_ns / 1e3, s->recorded);
+        for (uint32_t i = 0; i < REPORT_QUANTILES; i++)
+            fprintf(f, "%s%.1f", i ? "," : "", s->at[i]);
+        fputs("]}", f);
     }
     fputs("]", f);
 }
@@ -248,7 +259,10 @@ static void
 text_samples(FILE *f, const struct report *r)
 {
     const struct sample_set *set = &r->set;
-    const char *unit = r->opt->scenario == SCEN_CONNECT ? "connections" : "deliveries";
+    enum scenario scen = r->opt->scenario;
+    const char *unit = scen == SCEN_CONNECT || scen == SCEN_RECONNECT ? "connections" :
+        scen == SCEN_CHURN                                            ? "answers" :
+                                                                        "deliveries";
     fprintf(f, "  %s/s      %.0f\n", unit, median(set, F_RATE));
     if (r->has_cpu)
         fprintf(f, "  server            %.3f us of CPU each, %.2f cores\n", median(set, F_CPU),
@@ -323,10 +337,38 @@ text(FILE *f, const struct report *r)
         c->foreign, c->disconnects, c->refused);
 }
 
+/* A row for each window: what was asked, what came. */
+static void
+csv(const struct report *r)
+{
+    const struct opt *o = r->opt;
+    FILE *f = fopen(o->csv, "ae");
+    if (f == NULL)
+        die("--csv=%s: %s", o->csv, strerror(errno));
+    if (ftell(f) == 0 && fseek(f, 0, SEEK_END) == 0 && ftell(f) == 0) {
+        fputs("scenario,clients,payload,tls,deflate,rate,in_flight,window,seconds,units", f);
+        for (int i = 0; i < F_N; i++)
+            fprintf(f, ",%s", figure_name[i]);
+        fputs(",ok\n", f);
+    }
+    for (uint32_t k = 0; k < r->set.n; k++) {
+        const struct sample *s = &r->set.sample[k];
+        fprintf(f, "%s,%u,%u,%d,%d,%.3f,%u,%u,%.4f,%" PRIu64, o->scenario_name, o->clients, o->payload, o->url.tls,
+            o->deflate, o->rate, o->rate > 0 ? 0 : o->in_flight, k, s->seconds, s->units);
+        for (int i = 0; i < F_N; i++)
+            fprintf(f, ",%.4f", figure(s, (enum figure)i));
+        fprintf(f, ",%d\n", healthy(r));
+    }
+    if (fclose(f) != 0)
+        die("--csv=%s: %s", o->csv, strerror(errno));
+}
+
 bool
 report_print(const struct report *r)
 {
     const char *to = r->opt->json;
+    if (r->opt->csv != NULL)
+        csv(r);
     if (to == NULL || strcmp(to, "-") != 0)
         text(stdout, r);
     if (to != NULL && strcmp(to, "-") == 0) {

@@ -7,6 +7,10 @@
 #include "bench/opt.h"
 #include "bench/proc.h"
 
+#define REPORT_QUANTILES 21
+/* Parts of all values, for drawing the distribution. */
+extern const double report_quantile[REPORT_QUANTILES];
+
 /* One measurement window. */
 struct sample {
     double seconds;
@@ -16,6 +20,7 @@ struct sample {
     uint64_t load_cpu_ns;  /* our own thread */
     uint64_t recorded;     /* values in the histogram */
     double p50, p90, p99, p999, max, mean; /* µs */
+    double at[REPORT_QUANTILES];           /* µs at report_quantile[i] */
 };
 
 struct sample_set {

@@ -46,7 +46,7 @@ blow(struct load *l, struct storm_shared *s, double per_second)
             /* What cannot be opened since all are in use is left out: the count tells. */
             while (sched_take(&sched, now, &due))
                 (void)load_open_one(l);
-            until = MIN(until, sched_at(&sched, sched.next));
+            until = MIN(until, sched.due_ns);
         }
         load_turn(l, until);
         publish_counts(s, l);

@@ -12,6 +12,7 @@
 #include "bench/frame.c"
 #include "bench/sched.h"
 #include "bench/seq.h"
+#include "bench/zipf.c"
 
 static void
 timetable_does_not_drift(void **state)
@@ -41,6 +42,76 @@ late_turns_catch_up_with_their_due_times(void **state)
     while (sched_take(&s, 500000000, &due))
         assert_int_equal(due, ++n * 1000000);
     assert_int_equal(n, 500);
+}
+
+static void
+poisson_keeps_its_rate_and_its_spread(void **state)
+{
+    (void)state;
+    enum { N = 200000 };
+    struct sched s = sched_make_poisson(5, 1000);
+    uint64_t due = 0, last = 5;
+    double sum = 0, squares = 0;
+    for (int i = 0; i < N; i++) {
+        assert_true(sched_take(&s, UINT64_MAX, &due));
+        assert_true(due >= last);
+        double gap = (double)(due - last) / 1e6; /* in units of the mean */
+        sum += gap;
+        squares += gap * gap;
+        last = due;
+    }
+    /* Exponential: mean 1, mean square 2. */
+    assert_true(fabs(sum / N - 1) < 0.01);
+    assert_true(fabs(squares / N - 2) < 0.05);
+    assert_false(sched_take(&s, due, &due));
+}
+
+static void
+ramp_grows_evenly(void **state)
+{
+    (void)state;
+    struct sched s = sched_make_ramp(0, 100, 1100, 10);
+    uint64_t due = 0, last = 0, in_second[13] = {0};
+    while (last < 13000000000ull) {
+        assert_true(sched_take(&s, UINT64_MAX, &due));
+        assert_true(due >= last);
+        last = due;
+        if (due < 13000000000ull)
+            in_second[due / 1000000000]++;
+    }
+    for (int k = 0; k < 10; k++)
+        assert_true(llabs((long long)in_second[k] - (150 + 100 * k)) <= 1);
+    for (int k = 10; k < 13; k++)
+        assert_true(llabs((long long)in_second[k] - 1100) <= 1);
+    s = sched_make_ramp(0, 1000, 10, 1); /* and falls */
+    for (last = 0; last < 1000000000ull; last = due) {
+        assert_true(sched_take(&s, UINT64_MAX, &due));
+        assert_true(due >= last);
+    }
+}
+
+static void
+zipf_chooses_by_rank(void **state)
+{
+    (void)state;
+    struct zipf z;
+    zipf_init(&z, 4, 1);
+    /* 1, 1/2, 1/3, 1/4 of 25/12 */
+    for (uint32_t k = 0; k < 4; k++)
+        assert_true(fabs(zipf_chance(&z, k) - 12.0 / 25 / (k + 1)) < 1e-12);
+    assert_int_equal(zipf_pick(&z, 1e-9), 0);
+    assert_int_equal(zipf_pick(&z, 0.48), 0);
+    assert_int_equal(zipf_pick(&z, 0.4801), 1);
+    assert_int_equal(zipf_pick(&z, 0.72), 1);
+    assert_int_equal(zipf_pick(&z, 1), 3);
+    zipf_fini(&z);
+    zipf_init(&z, 1000, 0);
+    for (uint32_t k = 0; k < 1000; k++)
+        assert_int_equal(zipf_pick(&z, (k + 0.5) / 1000), k);
+    zipf_fini(&z);
+    zipf_init(&z, 1, 2);
+    assert_int_equal(zipf_pick(&z, 1), 0);
+    zipf_fini(&z);
 }
 
 static void
@@ -207,6 +278,9 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(timetable_does_not_drift),
         cmocka_unit_test(late_turns_catch_up_with_their_due_times),
+        cmocka_unit_test(poisson_keeps_its_rate_and_its_spread),
+        cmocka_unit_test(ramp_grows_evenly),
+        cmocka_unit_test(zipf_chooses_by_rank),
         cmocka_unit_test(sequence_in_order),
         cmocka_unit_test(sequence_tells_loss_doubles_and_order_apart),
         cmocka_unit_test(publish_and_delivery_have_the_same_text),
