@@ -18,7 +18,8 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "conform"))
+for _folder in ("conform", "lib"):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", _folder))
 import wire  # noqa: E402
 from wire import (BINARY, CLOSE, CONT, PING, PONG, TEXT, Peer, Violation, check, close_body,  # noqa: E402,F401
                   fragments, frame, header, xor)
@@ -79,7 +80,7 @@ class Server:
         else:
             raise Violation("the server did not start: " + self.log()[-1500:])
         signal.alarm(0)
-        self.host, self.port = found[1], int(found[2])
+        self.host, self.port, self.ready = found[1], int(found[2]), line
 
     @property
     def authority(self):
@@ -218,9 +219,9 @@ class Context:
     def __init__(self, server, limit):
         self.server, self.limit, self.peers = server, limit, []
 
-    async def tcp(self, rcvbuf=None, path=None, cls=Sock, source=None):
-        """source: the address it comes from; all of 127/8 is this machine's."""
-        p = await cls.connect(self.server, self.limit, rcvbuf=rcvbuf, source=source)
+    async def tcp(self, rcvbuf=None, path=None, cls=Sock, source=None, to=None):
+        """source: the address it comes from; all of 127/8 is this machine's. to: another place than the server's first."""
+        p = await cls.connect(to or self.server, self.limit, rcvbuf=rcvbuf, source=source)
         if path:
             p.path = path
         self.peers.append(p)
