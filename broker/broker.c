@@ -120,7 +120,7 @@ dispatch(void *arg, struct ring_done d)
 {
     struct broker *b = arg;
     switch ((enum broker_op)d.op) {
-#define OP(name, sentence, owner, on_done)                                                         \
+#define OP(name, sentence, owner, on_done, ...)                                                         \
     case OP_##name: ROUTE_##owner(on_done)
 #include "broker/ops.def"
 #undef OP
@@ -287,6 +287,13 @@ broker_run(struct broker *b)
 
 /* -- making one -- */
 
+/* All that is ever asked of this ring. */
+static const unsigned char kernel_ops[] = {
+#define OP(name, sentence, owner, on_done, ...) __VA_ARGS__,
+#include "broker/ops.def"
+#undef OP
+};
+
 static bool
 fail(struct conf_error *err, const char *what, const char *path, int e)
 {
@@ -341,7 +348,9 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
         return fail(err, "can't begin:", "getrandom", errno);
     if (!start_pin(start_cpu(&conf->broker_cpus, index), "broker.cpus", err))
         return false;
-    int rc = ring_init(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
+    int rc = ring_prepare(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
+    if (rc == 0)
+        rc = ring_start(&b->ring, kernel_ops, ARRAY_LEN(kernel_ops));
     if (rc < 0) {
         snprintf(err->text, sizeof err->text, "%s", ring_setup_hint(rc));
         return false;
@@ -365,6 +374,7 @@ broker_show_rights(struct broker *b, const struct priv_state *now)
     GAUGE(b, capabilities, now->capabilities);
     GAUGE(b, no_new_privs, now->no_new_privs);
     GAUGE(b, core_dumps, now->core_dumps);
+    GAUGE(b, ring_restricted, b->ring.restricted);
 }
 
 void

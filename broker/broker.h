@@ -17,7 +17,7 @@
 
 enum broker_op {
     OP_NONE,
-#define OP(name, sentence, owner, on_done) OP_##name,
+#define OP(name, sentence, owner, on_done, ...) OP_##name,
 #include "broker/ops.def"
 #undef OP
     OP_COUNT

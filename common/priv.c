@@ -168,7 +168,7 @@ priv_share_socket(const char *run_dir, const char *path, const struct priv_user 
     struct stat st;
     if (geteuid() != 0 || (own->uid == 0 && peer->uid == 0))
         return true; /* one user, or not ours to change */
-    if (chown(path, own->uid, peer->gid) != 0 || chmod(path, 0660) != 0)
+    if (chmod(path, 0660) != 0 || chown(path, own->uid, peer->gid) != 0) /* in this order: then it is not ours */
         return conf_fail(err, "run.dir: %s cannot be given to the workers' group: %s", path, strerror(errno));
     if (stat(run_dir, &st) == 0 && st.st_uid == 0 && (st.st_mode & 0011) != 0011 &&
         chmod(run_dir, (st.st_mode & 07777) | 0011) != 0)

@@ -25,6 +25,8 @@ static const unsigned setup_tries[] = {
     0,
 };
 
+#define RESTRICTIONS_MAX 64
+
 static void
 ring_probe(struct ring *r)
 {
@@ -36,14 +38,14 @@ ring_probe(struct ring *r)
     io_uring_free_probe(probe);
 }
 
-int
-ring_init(struct ring *r, unsigned sq_entries, unsigned cq_entries)
+static int
+ring_open(struct ring *r, unsigned sq_entries, unsigned cq_entries, unsigned more_flags)
 {
     int rc = -EINVAL;
     memset(r, 0, sizeof *r);
     for (size_t i = 0; i < ARRAY_LEN(setup_tries); i++) {
         struct io_uring_params p = {
-            .flags = setup_tries[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+            .flags = setup_tries[i] | more_flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
             .cq_entries = cq_entries,
         };
         rc = io_uring_queue_init_params(sq_entries, &r->u, &p);
@@ -56,6 +58,38 @@ ring_init(struct ring *r, unsigned sq_entries, unsigned cq_entries)
             break;
     }
     return rc;
+}
+
+int
+ring_init(struct ring *r, unsigned sq_entries, unsigned cq_entries)
+{
+    return ring_open(r, sq_entries, cq_entries, 0);
+}
+
+int
+ring_prepare(struct ring *r, unsigned sq_entries, unsigned cq_entries)
+{
+    return ring_open(r, sq_entries, cq_entries, IORING_SETUP_R_DISABLED);
+}
+
+int
+ring_start(struct ring *r, const unsigned char *ops, unsigned count)
+{
+    struct io_uring_restriction all[RESTRICTIONS_MAX];
+    unsigned n = 0;
+    BUG_ON(count + 2 > RESTRICTIONS_MAX);
+    memset(all, 0, sizeof all);
+    all[n].opcode = IORING_RESTRICTION_REGISTER_OP;
+    all[n++].register_op = IORING_UNREGISTER_PBUF_RING;
+    all[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+    all[n++].sqe_flags = IOSQE_BUFFER_SELECT;
+    for (unsigned i = 0; i < count; i++) {
+        all[n].opcode = IORING_RESTRICTION_SQE_OP;
+        all[n++].sqe_op = ops[i];
+    }
+    /* liburing 2.3 has functions for both and does not export them. */
+    r->restricted = io_uring_register((unsigned)r->u.ring_fd, IORING_REGISTER_RESTRICTIONS, all, n) == 0;
+    return io_uring_register((unsigned)r->u.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
 const char *
@@ -89,8 +123,8 @@ ring_describe(const struct ring *r)
         if (r->setup_flags & setup_names[i].flag)
             n += snprintf(text + n, sizeof text - (size_t)n, "%s%s", text[n - 1] == '=' ? "" : ",",
                 setup_names[i].name);
-    snprintf(text + n, sizeof text - (size_t)n, " send_zc=%s sq=%u cq=%u",
-        r->can[IORING_OP_SEND_ZC] ? "yes" : "no", r->u.sq.ring_entries, r->u.cq.ring_entries);
+    snprintf(text + n, sizeof text - (size_t)n, " restricted=%s send_zc=%s sq=%u cq=%u",
+        r->restricted ? "yes" : "no", r->can[IORING_OP_SEND_ZC] ? "yes" : "no", r->u.sq.ring_entries, r->u.cq.ring_entries);
     return text;
 }
 

@@ -16,6 +16,7 @@ struct ring {
     unsigned setup_flags;   /* IORING_SETUP_* the kernel took */
     uint64_t enters;        /* system calls made */
     unsigned char can[64];  /* operation number -> supported */
+    bool restricted;        /* to the operations that ring_start named */
 };
 
 /* Buffers of one size that the kernel picks from; an idle connection owns none. */
@@ -67,6 +68,11 @@ ring_more(struct ring_done d)
 /* Sets up a ring for the calling thread. On failure returns a negative errno; ring_setup_hint turns it
  * into a sentence with a remedy. */
 int ring_init(struct ring *r, unsigned sq_entries, unsigned cq_entries) MUST_CHECK;
+/* The same in two steps: a ring that takes no submissions yet, and its start. From then on it does the named
+ * operations (IORING_OP_...) only, whoever writes into it, and of registrations only the end of buffers: what else
+ * there is, ring_bufs_init among it, comes before. A kernel that knows no restrictions starts it without. */
+int ring_prepare(struct ring *r, unsigned sq_entries, unsigned cq_entries) MUST_CHECK;
+int ring_start(struct ring *r, const unsigned char *ops, unsigned count) MUST_CHECK;
 const char *ring_setup_hint(int err);
 void ring_fini(struct ring *r);
 /* "flags=SINGLE_ISSUER,DEFER_TASKRUN recv_multishot=yes ..." for the log; the text is static per thread. */

@@ -99,7 +99,7 @@ worker_dispatch(void *arg, struct ring_done d)
 {
     struct worker *w = arg;
     switch ((enum worker_op)d.op) {
-#define OP(name, sentence, owner, on_done)                                                         \
+#define OP(name, sentence, owner, on_done, ...)                                                         \
     case OP_##name: ROUTE_##owner(on_done)
 #include "worker/ops.def"
 #undef OP
@@ -358,6 +358,13 @@ worker_run(struct worker *w)
 
 /* -- making one -- */
 
+/* All that is ever asked of this ring. */
+static const unsigned char kernel_ops[] = {
+#define OP(name, sentence, owner, on_done, ...) __VA_ARGS__,
+#include "worker/ops.def"
+#undef OP
+};
+
 static const struct link_ops link_ops = {
     .on_done = sess_on_done,
     .on_message = fan_on_message,
@@ -439,10 +446,12 @@ worker_new(const struct worker_setup *s, struct conf_error *err)
     }
     take_time(w);
     wheel_init(&w->wheel, w->now);
-    int rc = ring_init(&w->ring, SQ_ENTRIES, CQ_ENTRIES);
+    int rc = ring_prepare(&w->ring, SQ_ENTRIES, CQ_ENTRIES);
     if (rc == 0)
         rc = ring_bufs_init(&w->ring, &w->bufs, RECV_GROUP,
             (uint32_t)pow2_ceil(s->conf->worker_recv_buffers), (uint32_t)s->conf->worker_recv_buffer);
+    if (rc == 0)
+        rc = ring_start(&w->ring, kernel_ops, ARRAY_LEN(kernel_ops));
     if (rc < 0 || !setup_memory(w)) {
         snprintf(err->text, sizeof err->text, "ring %u: %s", s->ring_idx,
             rc < 0 ? ring_setup_hint(rc) : "out of memory");
@@ -470,6 +479,7 @@ worker_show_rights(struct worker *w)
     GAUGE(w, capabilities, now.capabilities);
     GAUGE(w, no_new_privs, now.no_new_privs);
     GAUGE(w, core_dumps, now.core_dumps);
+    GAUGE(w, ring_restricted, w->ring.restricted);
 }
 
 void

@@ -29,7 +29,7 @@ enum pmd_flavour {
 
 enum worker_op {
     OP_NONE,
-#define OP(name, sentence, owner, on_done) OP_##name,
+#define OP(name, sentence, owner, on_done, ...) OP_##name,
 #include "worker/ops.def"
 #undef OP
     OP_COUNT

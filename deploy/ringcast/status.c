@@ -352,10 +352,11 @@ print_rights(const struct pages *all)
             printf("Rights:\n");
         uint64_t uid = counter_of(p, "user_id");
         const struct passwd *pw = getpwuid((uid_t)uid);
-        printf("  %s.%-5" PRIu32 " user %" PRIu64 "%s%s%s, %" PRIu64 " capabilities, %s, %s, %s", p->h.process,
+        printf("  %s.%-5" PRIu32 " user %" PRIu64 "%s%s%s, %" PRIu64 " capabilities, %s, %s, %s, %s", p->h.process,
             p->h.index, uid, pw != NULL ? " (" : "", pw != NULL ? pw->pw_name : "", pw != NULL ? ")" : "",
             counter_of(p, "capabilities"), counter_of(p, "no_new_privs") ? "no new privileges" : "NEW PRIVILEGES",
             counter_of(p, "seccomp") == 2 ? "system calls limited" : "system calls not limited",
+            counter_of(p, "ring_restricted") ? "ring limited" : "ring not limited",
             counter_of(p, "core_dumps") ? "core dumps" : "no core dumps");
         uint64_t refused = counter_of(p, "refused_calls_total");
         if (refused > 0)

@@ -126,7 +126,7 @@ a_ring_describes_itself(void **state)
     assert_int_equal(strstr(text, "SINGLE_ISSUER") != NULL, (r.setup_flags & IORING_SETUP_SINGLE_ISSUER) != 0);
     assert_int_equal(strstr(text, "COOP_TASKRUN") != NULL, (r.setup_flags & IORING_SETUP_COOP_TASKRUN) != 0);
     r.setup_flags = 0;
-    assert_memory_equal(ring_describe(&r), "flags= send_zc=", 15);
+    assert_memory_equal(ring_describe(&r), "flags= restricted=no send_zc=", 29);
     ring_fini(&r);
 }
 
@@ -414,6 +414,37 @@ three_buffers_are_a_bug(void **state)
     assert_said(&e, "is_pow2");
 }
 
+/* ---- restrictions ---- */
+
+static void
+a_restricted_ring_does_what_it_was_started_for_and_nothing_else(void **state)
+{
+    (void)state;
+    static const unsigned char ops[] = {IORING_OP_NOP, IORING_OP_RECV};
+    struct ring r;
+    struct ring_bufs b;
+    struct seen s = {.n = 0};
+    assert_int_equal(ring_prepare(&r, 8, 16), 0);
+    assert_int_equal(ring_bufs_init(&r, &b, 1, 16, 512), 0);
+    assert_int_equal(ring_start(&r, ops, ARRAY_LEN(ops)), 0);
+    if (!r.restricted)
+        skip();
+    assert_non_null(strstr(ring_describe(&r), "restricted=yes"));
+    nop(&r, OP_A, 1, 1);
+    struct io_uring_sqe *sqe = ring_sqe(&r);
+    io_uring_prep_openat(sqe, -1, "/etc/passwd", 0, 0);
+    ring_set_tag(sqe, OP_B, 2, 2);
+    collect(&r, &s, 2);
+    for (unsigned i = 0; i < s.n; i++)
+        assert_int_equal(s.d[i].res, s.d[i].op == OP_A ? 0 : -EACCES);
+    /* neither may it be widened, or take another's rights */
+    struct io_uring_restriction more = {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_OPENAT};
+    assert_true(io_uring_register((unsigned)r.u.ring_fd, IORING_REGISTER_RESTRICTIONS, &more, 1) < 0);
+    assert_int_equal(io_uring_register_personality(&r.u), -EACCES);
+    ring_bufs_fini(&r, &b);
+    ring_fini(&r);
+}
+
 int
 main(void)
 {
@@ -434,6 +465,7 @@ main(void)
         cmocka_unit_test(buffers_go_round_and_round),
         cmocka_unit_test(a_group_is_registered_once),
         cmocka_unit_test(three_buffers_are_a_bug),
+        cmocka_unit_test(a_restricted_ring_does_what_it_was_started_for_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
