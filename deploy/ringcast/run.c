@@ -27,8 +27,9 @@
 #define ARGS_MAX 1024        /* of a child */
 #define SETTINGS_MAX 256     /* rows of config.def that stand in our counter page */
 #define FIRST_START_DEATHS 2 /* a child that ends this often before all were ready can't start */
-#define KILL_GRACE_MS 1000   /* behind run.drain_timeout, for a worker that just makes it */
-#define BROKER_STOP_MS 5000  /* brokers have nothing to drain */
+#define KILL_GRACE_MS 400    /* behind run.drain_timeout, for a worker that just makes it */
+#define STOP_GRACE_MS 800    /* ... and for the brokers behind it: then all is over */
+#define BROKER_STOP_MS 400   /* what they get at least; they have nothing to drain */
 #define HEARTBEAT_MS 1000
 #define SAY_WAITING_MS 10000
 
@@ -64,7 +65,8 @@ struct run {
     bool forced;          /* something had to be killed */
     bool failed;          /* could not start: exit status 1 */
     bool degraded;        /* as last told to the service manager */
-    struct mono deadline; /* of the stop */
+    struct mono deadline; /* of this phase of the stop */
+    struct mono stop_end; /* of all of it */
     struct mono next_watchdog;
     struct mono next_waiting; /* when to name what start-up waits for */
     uint64_t watchdog_ms;
@@ -369,6 +371,7 @@ begin_stop(struct run *r, const char *why)
     log_info("stopping", "why=%s workers=%u brokers=%u", why, count_children(r, true, false),
         count_children(r, false, false));
     r->phase = STOPPING_WORKERS;
+    r->stop_end = mono_add_ms(mono_now(), r->c->run_drain_timeout + STOP_GRACE_MS);
     r->deadline = mono_add_ms(mono_now(), r->c->run_drain_timeout + KILL_GRACE_MS);
     signal_children(r, true, SIGTERM);
 }
@@ -379,7 +382,7 @@ advance_stop(struct run *r, struct mono now)
 {
     if (r->phase == STOPPING_WORKERS && count_children(r, true, false) == 0) {
         r->phase = STOPPING_BROKERS;
-        r->deadline = mono_add_ms(now, BROKER_STOP_MS);
+        r->deadline = mono_add_ms(now, MAX(mono_since_ms(r->stop_end, now), (uint64_t)BROKER_STOP_MS));
         signal_children(r, false, SIGTERM);
     }
     if (r->phase == STOPPING_BROKERS && count_children(r, false, false) == 0)

@@ -246,6 +246,7 @@ test('1008: a batch over sc.max_batch', ours, async () => {
     const c = await dial(server.port);
     c.text(JSON.stringify(Array(8193).fill(0)));
     await closes(c, 1008);
+    assert.equal(await server.counter('close_batch_too_long'), 1);
 });
 test('1009: announced is enough', limit, async () => {
     const c = await dial(server.port);
@@ -316,6 +317,7 @@ test('503: above conn.max; those who are in stay, and room is given again', ours
     for (let i = 0; i < 20; i++) held.push(await dial(s.port));
     await assert.rejects(new Raw().open(s.port), e => e.status === 503 && /Retry-After/i.test(e.head));
     assert.ok(await s.counter('refused_connections_total') >= 1);
+    assert.equal(await s.counter('close_conn_limit'), await s.counter('refused_connections_total'));
     await held[0].subscribe('a');
     await held[1].publish('a', 1);
     await held[0].until(() => held[0].messages.length === 1, 'a message');
@@ -330,6 +332,7 @@ test('the oldest unshaken connection gives way above conn.max_unshaken', ours, a
     const idle = [];
     for (let i = 0; i < 6; i++) { idle.push(await new Raw().open(s.port)); await sleep(20); }
     await until(() => idle[0].ended, 'the end of the oldest');
+    assert.equal(await s.counter('close_unshaken'), 1);
     assert.equal(idle[5].ended, false);
     await idle[5].handshake();
     assert.equal(good.ended, false);

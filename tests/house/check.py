@@ -560,20 +560,14 @@ def rows_are_met(house):
         not n.startswith((HERE, "tests/fuzz/corpus/")) and n != "tests/unit/test_tables.c"]
     text = "\n".join(house.text(n) for n in tests)
     words, made = words_of(house, tests), words_of(house, house.sources(("proto", "worker", "broker")))
-    listed, used = house.listed("unmet-rows.txt"), set()
 
     def row(file, line, key, met):
-        faults = []
+        where = f"proto/tbl/{file}:{line}"
         if key not in made:
-            faults.append((f"nothing makes {key}", "use it, or say in the table that the row has retired"))
+            house.fail(where, f"nothing makes {key}", "use it, or take the row out if it was never released")
         if not met and not {key, key.lower()} & words:
-            faults.append((f"no test names {key}", "write one that makes it happen and tells it by its name, its "
-                "counter or its text"))
-        if faults and key in listed:
-            used.add(key)
-            return
-        for what, remedy in faults:
-            house.fail(f"proto/tbl/{file}:{line}", what, remedy)
+            house.fail(where, f"no test names {key}", "write one that makes it happen and tells it by its name, its "
+                "counter or its text")
     closes = list(table(house, "proto/tbl/close.def", "CLOSE"))
     for line, (name, code, *_) in closes:
         # A code that one row has to itself speaks for the row; so does close_str() of it in a unit test.
@@ -585,7 +579,6 @@ def rows_are_met(house):
         row("ipc.def", line, f"IPC_{name}", False)
     for line, (name, _, message, *_) in table(house, "proto/tbl/errors.def", "ERROR"):
         row("errors.def", line, f"ERR_{name}", max(re.split(r"\{\w+\}", message), key=len).strip() in text)
-    house.unused("unmet-rows.txt", listed, used)
 
 
 # ---- pages people read ----

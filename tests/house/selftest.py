@@ -95,7 +95,6 @@ case("rows-are-met", "proto/tbl/close.def", append('CLOSE(HUM, 1008, PEER, NEVER
 case("rows-are-met", "proto/tbl/verbs.def", append('VERB(HUM, S_OPEN, "x")\n'), "no test names VERB_HUM")
 case("rows-are-met", "proto/tbl/ipc.def", append('IPC(HUM, 40, W2B, "", "x")\n'), "no test names IPC_HUM")
 case("rows-are-met", "proto/tbl/errors.def", append('ERROR(HUM, "E", "Nobody hums", "x")\n'), "no test names ERR_HUM")
-case("rows-are-met", "tests/house/unmet-rows.txt", append("CLOSE_NEVER  no reason\n"), "CLOSE_NEVER needs no exception")
 case("links-resolve", "docs/README.md", append("[x](nowhere.md)\n"), "there is no nowhere.md")
 case("links-resolve", "docs/README.md", append("[x](TOUR.md#nowhere)\n"), "no heading #nowhere")
 case("names-exist", "docs/TOUR.md", append("`no_such_call()`\n"), "there is no no_such_call()")

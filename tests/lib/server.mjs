@@ -103,14 +103,16 @@ class Server {
     }
 }
 
-/** {workers, rings, brokers, port, settings: {'sc.ping_interval': '1s'}}: a running server. */
+/** {workers, rings, brokers, port, settings: {'sc.ping_interval': '1s'}, args: ['--config=x']}: a running server.
+ *  A setting that is undefined is left to what it is by itself. */
 export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 0, settings = {}, ready = 20000,
+    args: more = [],
     runDir = mkdtempSync(join(tmpdir(), 'ringcast-test-')) } = {}) {
     const all = {
         'worker.listen': `tcp://127.0.0.1:${port}`, 'worker.count': workers, 'worker.rings': rings,
         'broker.count': brokers, 'run.dir': runDir, 'run.drain_timeout': '1s', 'log.level': 'info', ...settings,
     };
-    const args = Object.entries(all).map(([k, v]) => `--${k}=${v}`);
+    const args = [...Object.entries(all).filter(([, v]) => v !== undefined).map(([k, v]) => `--${k}=${v}`), ...more];
     const child = isReference
         ? spawn(process.execPath, [join(here, 'reference.mjs'), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
         : spawn(join(bin, 'ringcast'), ['run', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });

@@ -411,6 +411,24 @@ more_channels_than_allowed_fail_and_cost_nobody_else(void **state)
     assert_int_equal(a->outcome[3], ERR_NONE);
 }
 
+static uint64_t
+records_heard(const struct side *s, enum ipc_type type)
+{
+    return s->metrics[RM_LANE_BASE + ipc_row_of(type)];
+}
+
+static void
+a_ring_says_with_one_sync_that_it_has_said_all(void **state)
+{
+    (void)state;
+    broker_begin();
+    (void)side_new("a");
+    (void)side_new("b");
+    UNTIL(all_restored());
+    assert_int_equal(broker.metrics[BM_LANE_BASE + ipc_row_of(IPC_SYNC)], 2);
+    assert_int_equal(broker.metrics[BM_LANE_BASE + ipc_row_of(IPC_SUBSCRIBE)], 2);
+}
+
 /* A ring that does not read: the publisher to its channel is stopped, others are not, nothing is
  * lost. */
 static void
@@ -428,6 +446,7 @@ a_ring_that_is_behind_stops_its_publishers_and_loses_nothing(void **state)
         a->metrics[RM_xoff_total] > 0;
     }));
     assert_true(sent > 500);
+    assert_int_equal(records_heard(a, IPC_XOFF), 1);
     assert_true(broker.overflow_bytes > 0);
     assert_true(broker.overflow_bytes <= conf.lane_overflow_bytes);
     unsigned quick = 0;
@@ -444,12 +463,6 @@ a_ring_that_is_behind_stops_its_publishers_and_loses_nothing(void **state)
     UNTIL(b->got_n == sent + 1);
     expect_got(b, sent + 1);
     assert_int_equal(broker.overflow_bytes, 0);
-}
-
-static uint64_t
-records_heard(const struct side *s, enum ipc_type type)
-{
-    return s->metrics[RM_LANE_BASE + ipc_row_of(type)];
 }
 
 /* A channel stopped for two rings goes on when the second has caught up, not the first. */
@@ -1071,6 +1084,7 @@ main(void)
         T(a_channel_number_that_is_used_again_is_another_channel),
         T(a_call_behind_others_hears_after_them),
         T(more_channels_than_allowed_fail_and_cost_nobody_else),
+        T(a_ring_says_with_one_sync_that_it_has_said_all),
         T(a_ring_that_is_behind_stops_its_publishers_and_loses_nothing),
         T(a_channel_stopped_for_two_rings_waits_for_both),
         T(publishers_behind_a_full_lane_go_on_as_soon_as_there_is_room),
