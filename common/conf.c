@@ -33,7 +33,7 @@
 #define CPU_MAX 1023              /* CPU_SETSIZE - 1 */
 #define CONN_MAX 16000000         /* as in config.def */
 
-enum conf_type { T_STR, T_LIST, T_INT, T_BOOL, T_SIZE, T_DURATION, T_LEVEL, T_SLOW };
+enum conf_type { T_STR, T_LIST, T_INT, T_BOOL, T_SIZE, T_DURATION, T_LEVEL, T_SLOW, T_PACK };
 enum conf_reload { RESTART, RELOAD };
 
 struct row {
@@ -86,6 +86,7 @@ static const char *const type_words[] = {
     [T_DURATION] = "TIME",
     [T_LEVEL] = "LEVEL",
     [T_SLOW] = "POLICY",
+    [T_PACK] = "off|once|context",
 };
 
 struct unit {
@@ -100,6 +101,7 @@ static const struct unit time_units[] = {
 
 static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const slow_words[] = {"close", "drop-oldest", "conflate", NULL};
+static const char *const pack_words[] = {"off", "once", "context", NULL};
 
 /* What conf_from_command_line was called with, for conf_reload. Owned by the main thread. */
 static struct {
@@ -375,6 +377,7 @@ set_value(void *at, const struct row *r, const char *value, bool add, const char
     case T_BOOL: return set_bool(at, r, value, where, err);
     case T_LEVEL: return set_word(at, level_words, r, value, where, err);
     case T_SLOW: return set_word(at, slow_words, r, value, where, err);
+    case T_PACK: return set_word(at, pack_words, r, value, where, err);
     case T_INT:
     case T_SIZE:
     case T_DURATION: return set_number(at, r, value, where, err);
@@ -1368,8 +1371,10 @@ put_value(const void *at, const struct row *r, char *out, size_t out_n)
     case T_BOOL: (void)snprintf(out, out_n, "%s", *(const bool *)at ? "on" : "off"); break;
     case T_LEVEL:
     case T_SLOW:
+    case T_PACK:
         memcpy(&word, at, sizeof word);
-        (void)snprintf(out, out_n, "%s", (r->type == T_LEVEL ? level_words : slow_words)[word]);
+        (void)snprintf(out, out_n, "%s",
+            (r->type == T_LEVEL ? level_words : r->type == T_SLOW ? slow_words : pack_words)[word]);
         break;
     case T_INT:
     case T_SIZE:
@@ -1639,7 +1644,8 @@ adopt_row(struct conf *c, struct conf *from, const struct row *r)
         break;
     case T_BOOL: __atomic_store_n((bool *)to, *(bool *)new, __ATOMIC_RELAXED); break;
     case T_LEVEL:
-    case T_SLOW: __atomic_store_n((unsigned *)to, *(unsigned *)new, __ATOMIC_RELAXED); break;
+    case T_SLOW:
+    case T_PACK: __atomic_store_n((unsigned *)to, *(unsigned *)new, __ATOMIC_RELAXED); break;
     case T_STR:
         retire(*(char **)to);
         __atomic_store_n((char **)to, *(char **)new, __ATOMIC_RELEASE);

@@ -20,12 +20,20 @@ struct conf_list {
 #define CONF_T_DURATION uint64_t
 #define CONF_T_LEVEL enum log_level
 #define CONF_T_SLOW enum conf_slow
+#define CONF_T_PACK enum conf_pack
 
 /* What becomes of messages for a subscriber that does not keep up. */
 enum conf_slow {
     SLOW_CLOSE,       /* its connection ends */
     SLOW_DROP_OLDEST, /* it gets the most recent ones */
     SLOW_CONFLATE,    /* it gets the latest one */
+};
+
+/* Whether messages are compressed for those who agreed to it. */
+enum conf_pack {
+    PACK_OFF,
+    PACK_ONCE,    /* for all who share a window size */
+    PACK_CONTEXT, /* in the context of each client that keeps one, once for the others */
 };
 
 #define CONF_NAMESPACES_MAX 64

@@ -38,11 +38,11 @@ twin_new(struct worker *w, struct chan *ch, unsigned flavour, struct conn *c)
 {
     struct oseg plain = {ch->batch, ch->batch_off, ch->batch_len};
     struct view frames = view_of(plain.rc->data + plain.off, plain.len);
-    struct rc *rc = NULL;
-    if (pmd_pack(w, flavour, c, frames, &frames))
-        rc = batch_block(w, ch, frames.n);
+    bool packed = flavour != PMD_PLAIN && pmd_pack(w, flavour, c, frames, &frames);
+    struct rc *rc = packed ? batch_block(w, ch, frames.n) : NULL;
     if (rc == NULL) {
-        pmd_lost(c);
+        if (packed && flavour == PMD_OWN)
+            pmd_lost(c);
         rc_ref(plain.rc);
         return plain;
     }
@@ -55,11 +55,13 @@ twin_new(struct worker *w, struct chan *ch, unsigned flavour, struct conn *c)
 bool
 fan_give_packed(struct worker *w, struct chan *ch, struct conn *c)
 {
-    struct oseg *twin = &w->twins[c->flavour];
+    enum conf_pack how = subs_namespace(w, ch)->compress;
+    unsigned flavour = how == PACK_CONTEXT ? c->flavour : how == PACK_ONCE ? pmd_shared(c) : PMD_PLAIN;
+    struct oseg *twin = &w->twins[flavour];
     if (twin->rc == NULL)
-        *twin = twin_new(w, ch, c->flavour, c);
+        *twin = twin_new(w, ch, flavour, c);
     bool queued = outq_push_published(w, c, twin->rc, twin->off, twin->len, ch->batch_messages);
-    if (c->flavour == PMD_OWN) {
+    if (flavour == PMD_OWN) {
         rc_unref(&w->blocks, twin->rc);
         twin->rc = NULL;
     }

@@ -70,6 +70,12 @@ pmd_fini(struct worker *w)
 
 /* -- agreeing -- */
 
+static unsigned
+flavour_of(const struct deflate_terms *t)
+{
+    return PMD_FIRST + t->server_bits - DEFLATE_BITS_MIN;
+}
+
 static bool
 agree(struct worker *w, const struct http_request *r, bool takeover, struct deflate_terms *terms, bool *asked)
 {
@@ -122,7 +128,7 @@ pmd_agree(struct worker *w, struct conn *c, const struct http_request *r, struct
         COUNT(w, deflate_declined_total);
     if (!agreed)
         return;
-    c->flavour = terms.server_takeover ? PMD_OWN : (uint8_t)(PMD_FIRST + terms.server_bits - DEFLATE_BITS_MIN);
+    c->flavour = (uint8_t)(terms.server_takeover ? PMD_OWN : flavour_of(&terms));
     GAUGE(w, deflate_connections, w->metrics[RM_deflate_connections] + 1);
     deflate_put_answer(answer, &terms);
 }
@@ -308,6 +314,12 @@ pmd_abandon(struct conn *c)
 }
 
 /* -- out -- */
+
+unsigned
+pmd_shared(const struct conn *c)
+{
+    return c->flavour == PMD_OWN ? flavour_of(&c->own->terms) : c->flavour;
+}
 
 /* The stream that packs for a flavour; NULL when memory is out. */
 static struct deflate_writer *

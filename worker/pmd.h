@@ -27,6 +27,8 @@ enum close_reason pmd_on_data(struct worker *w, struct conn *c, const struct ws_
 /* Forgets a message that is not whole; before c->in goes. */
 void pmd_abandon(struct conn *c);
 
+/* The flavour of those that share with a connection of flavour PMD_OWN what is packed without context. */
+unsigned pmd_shared(const struct conn *c);
 /* Whole frames of ours, one behind the other, for a flavour: those that are long enough, and become smaller, are
  * packed, the others stay. *out lives until the next call. False, and nothing was done: they are to be sent as they
  * are. The connection is asked for with PMD_OWN alone. */

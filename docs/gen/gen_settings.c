@@ -51,7 +51,7 @@ print_kind(const struct row *r)
         const char *type, *word;
     } words[] = {{"STR", "text"}, {"LIST", "list"}, {"INT", "number"}, {"BOOL", "on or off"},
         {"SIZE", "size"}, {"DURATION", "time"}, {"LEVEL", "error, warn, info or debug"},
-        {"SLOW", "close, drop-oldest or conflate"}};
+        {"SLOW", "close, drop-oldest or conflate"}, {"PACK", "off, once or context"}};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (strcmp(words[i].type, r->type) == 0)
             printf("%s", words[i].word);

@@ -493,10 +493,10 @@ every_row_of_a_namespace_is_a_flag_a_variable_and_a_file_entry(void **state)
     }
 }
 
-static const char three_namespaces[] = "[namespace chat]\nprefix = chat:\nslow = conflate\n"
+static const char three_namespaces[] = "[namespace chat]\nprefix = chat:\nslow = conflate\ncompress = off\n"
                                        "[log]\nlevel = warn\n"
                                        "[namespace vip]\nprefix = chat:vip:\nslow = drop-oldest\n"
-                                       "slow_keep = 64KiB\nslow_after = 0\n"
+                                       "slow_keep = 64KiB\nslow_after = 0\ncompress = once\n"
                                        "[namespace chat]\nslow_notice = off\n";
 
 static void
@@ -548,6 +548,7 @@ a_namespace_has_its_own_values_and_the_defaults(void **state)
     assert_true(chat->slow == SLOW_CONFLATE && !chat->slow_notice && chat->slow_after == 65536);
     assert_true(vip->slow == SLOW_DROP_OLDEST && vip->slow_notice && vip->slow_after == 0);
     assert_int_equal(vip->slow_keep, 65536);
+    assert_true(none->compress == PACK_CONTEXT && chat->compress == PACK_OFF && vip->compress == PACK_ONCE);
     /* what counts as behind is never more than what may wait at all */
     assert_true(conf_set(&c, "out.queue_bytes", "8KiB", "here", &err));
     assert_true(check(&c, &err));

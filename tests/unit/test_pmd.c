@@ -648,6 +648,54 @@ context_is_kept_both_ways(UNUSED void **state)
     assert_true(pmd_bytes(t.w) < 1000);
 }
 
+/* Short messages in between go plain and leave the context alone. */
+static void
+plain_messages_leave_the_context_alone(UNUSED void **state)
+{
+    takeover_settings();
+    t.conf.deflate_threshold = 300;
+    t_begin();
+    struct hearer h = hearer("permessage-deflate", true);
+    publish(600, 7);
+    hears_news(&h, view_str(json_of(600, 7)), true);
+    size_t first = h.took;
+    t_message("news", "7");
+    hears_news(&h, VIEW("7"), false);
+    publish(600, 7);
+    hears_news(&h, view_str(json_of(600, 7)), true);
+    assert_true(h.took < first / 2);
+    hearers_end(&h, 1);
+}
+
+/* A namespace says whether its messages are compressed, and whether in the contexts of clients. */
+static void
+namespaces_decide_how(UNUSED void **state)
+{
+    static const char *const words[] = {"off", "once", "context"};
+    for (unsigned i = 0; i < 3; i++) {
+        struct conf_error err;
+        takeover_settings();
+        assert_true(conf_set(&t.conf, "namespace.all.prefix", "", "test", &err));
+        assert_true(conf_set(&t.conf, "namespace.all.compress", words[i], "test", &err));
+        t_begin();
+        struct hearer h[] = {hearer("permessage-deflate", true), hearer("permessage-deflate", true), hearer(OFFER_10, true)};
+        size_t first = 0;
+        for (int k = 0; k < 2; k++) {
+            publish(600, 7);
+            for (size_t n = 0; n < ARRAY_LEN(h); n++)
+                hears_news(&h[n], view_str(json_of(600, 7)), i > 0);
+            first = k == 0 ? h[0].took : first;
+        }
+        assert_int_equal(t_counter(deflate_out_messages_total), i == 0 ? 0 : i == 1 ? 4 : 6);
+        assert_true(i == 2 ? h[0].took < first / 2 : h[0].took == first);
+        hearers_end(h, ARRAY_LEN(h));
+        if (i < 2) {
+            t_teardown(NULL);
+            assert_int_equal(t_setup(NULL), 0);
+        }
+    }
+}
+
 static void
 who_does_not_want_context_kept_is_heard(UNUSED void **state)
 {
@@ -725,6 +773,8 @@ main(void)
         T(what_does_not_shrink_is_sent_as_it_is),
         T(a_turn_compresses_its_share),
         T(context_is_kept_both_ways),
+        T(plain_messages_leave_the_context_alone),
+        T(namespaces_decide_how),
         T(who_does_not_want_context_kept_is_heard),
         T(above_the_budget_nobody_keeps_context),
     };
