@@ -61,7 +61,7 @@ def apart(a, bin_dir):
         if a.wants(name):
             with srv.Server(a, bin_dir, conf=policy_conf(policy), more=["--out.stall=60s", "--sc.ping_timeout=120s"]) as server:
                 words = ["slow", "--clients=10", "--slow=1000", "--rate=10000", "--payload=1024", "--payload-as=json",
-                         f"--duration={max(2, a.duration)}", "--repeat=6", "--settle=5"]
+                         f"--duration={a.duration if a.quick else max(2, a.duration)}", "--repeat=6", f"--settle={min(5, a.settle * 5)}"]
                 r = results[name] = srv.measure(a, bin_dir, words, server, may_end=True)
                 print(f"{name}: {r['private_before'] / 1048576:.1f} MiB before, {r['private_most'] / 1048576:.1f} most, "
                       f"{r['slow_ended']} ended", file=sys.stderr)
