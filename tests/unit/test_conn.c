@@ -188,6 +188,20 @@ a_finished_connection_waits_for_the_client_and_not_for_ever(void **state)
 }
 
 static void
+who_was_not_read_from_is_heard_again_to_its_end(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *c = echo();
+    conn_pause(t.w, t_conn(c), PAUSE_LINK);
+    T_UNTIL(!(t_conn(c)->flags & CF_RECV));
+    conn_close(t.w, t_conn(c), CLOSE_DRAIN);
+    t_hears_close(c, 1001);
+    t_close(c);
+    T_UNTIL(t_conn(c) == NULL); /* with the clock standing still */
+}
+
+static void
 who_takes_nothing_is_reset_when_closing_takes_too_long(void **state)
 {
     static uint8_t bytes[1 << 20];
@@ -241,6 +255,12 @@ a_slot_is_free_when_its_last_operation_has_come_home(void **state)
     assert_int_equal(again->slot, a->slot);
     assert_int_not_equal(again->gen, a->gen);
     assert_int_equal(t_counter(stale_completions_total), 0);
+    /* Nor does its former timer come for the new one. */
+    t_pass(t.conf.http_header_timeout + 50);
+    t_turn();
+    assert_int_equal(t_closes(CLOSE_HTTP_TIMEOUT), 2);
+    t_hears_end(b);
+    t_hears_end(again);
 }
 
 static void
@@ -324,25 +344,26 @@ what_we_do_not_read_is_not_called_late(void **state)
     t_frame(c, WS_TEXT | T_MORE, "a", 1);
     t_turns(3);
     conn_pause(t.w, t_conn(c), PAUSE_LINK);
-    t_frame(c, WS_CONTINUATION, "b", 1);
     for (unsigned i = 0; i < 5; i++) {
-        t_pass(t.conf.ws_message_timeout);
+        t_pass(t.conf.ws_message_timeout + 50);
         t_hears_nothing(c);
     }
     conn_resume(t.w, t_conn(c), PAUSE_LINK);
+    t_pass(t.conf.ws_message_timeout / 2); /* its time begins anew */
+    t_hears_nothing(c);
+    t_frame(c, WS_CONTINUATION, "b", 1);
     t_hears(c, "ab");
 }
 
 static void
 who_takes_nothing_while_something_waits_ends(void **state)
 {
-    static uint8_t bytes[65536];
+    static uint8_t bytes[65536 + WS_HEADER_MAX];
     (void)state;
     t_begin();
     struct t_client *idle = t_upgraded("/echo", 4096), *stuck = t_upgraded("/echo", 4096),
                     *slow = t_upgraded("/echo", 4096);
-    bytes[0] = 0x82, bytes[1] = 127; /* one frame */
-    store_be64(bytes + 2, sizeof bytes - 10);
+    assert_int_equal(ws_put_header(bytes, WS_BINARY, 65536), WS_HEADER_MAX); /* one frame */
     assert_true(outq_put(t.w, t_conn(stuck), bytes, sizeof bytes));
     assert_true(outq_put(t.w, t_conn(slow), bytes, sizeof bytes));
     t_turns(5);
@@ -358,7 +379,7 @@ who_takes_nothing_while_something_waits_ends(void **state)
     assert_int_equal(state_of(idle), CONN_OPEN); /* nothing waits for it */
     struct view payload;
     assert_int_equal(t_next_frame(stuck, &payload), WS_BINARY); /* what it had in part comes whole */
-    assert_int_equal(payload.n, sizeof bytes - 10);
+    assert_int_equal(payload.n, 65536);
     t_hears_close(stuck, 1013);
     t_hears_end(stuck);
 }
@@ -380,8 +401,12 @@ a_connection_is_read_from_when_no_reason_is_left(void **state)
     assert_int_equal(t_conn(c)->inflight, 0);
     t_say(c, "a");
     t_hears_nothing(c);
+    uint32_t heard_at = t_conn(c)->heard_at;
+    t_pass(1000);
+    t_turn();
     conn_resume(t.w, t_conn(c), PAUSE_LINK);
     conn_resume(t.w, t_conn(c), PAUSE_OUTPUT); /* which it never was */
+    assert_int_equal(t_conn(c)->heard_at, heard_at);
     t_say(c, "b");
     t_hears_nothing(c);
     assert_int_equal(t.w->input_bytes, 0); /* it waits in the kernel */
@@ -425,6 +450,9 @@ bytes_keep_their_order_through_any_pauses(void **state)
         }
         if (x >> 60 < 12)
             t_turn();
+        struct conn_in *in = t_conn(c)->in;
+        if (in != NULL && in->held.n == in->held_at)
+            assert_int_equal(in->held.cap, 0); /* nothing is kept for what may come */
         t_receive(c);
         while (c->in.n > 2 && c->in.n >= conn_frame_size(c->in.p))
             t_hears(c, "%u", heard++);
@@ -463,6 +491,8 @@ nobody_takes_more_than_its_share_of_a_turn(void **state)
 {
     static char message[1024];
     (void)state;
+    t.conf.worker_recv_buffer = 65536; /* one receive brings more than a turn's share */
+    t.conf.worker_recv_buffers = 16;
     t_begin();
     struct t_client *greedy = echo();
     int room = 1 << 20;
@@ -642,8 +672,7 @@ a_slow_client_gets_the_pong_of_its_newest_ping(void **state)
     (void)state;
     t_begin();
     struct t_client *c = t_upgraded("/echo", 4096);
-    bytes[0] = 0x82, bytes[1] = 127;
-    store_be64(bytes + 2, sizeof bytes - 10);
+    ws_put_header(bytes, WS_BINARY, sizeof bytes - WS_HEADER_MAX);
     t.conf.out_queue_low = 1 << 20; /* so that it is read from all the same */
     assert_true(outq_put(t.w, t_conn(c), bytes, sizeof bytes));
     t_turns(4);
@@ -684,6 +713,7 @@ main(void)
         T(before_the_upgrade_there_are_no_close_frames),
         T(an_end_takes_subscriptions_and_places_in_line_along),
         T(a_finished_connection_waits_for_the_client_and_not_for_ever),
+        T(who_was_not_read_from_is_heard_again_to_its_end),
         T(who_takes_nothing_is_reset_when_closing_takes_too_long),
         T(a_forced_end_resets_tcp),
         T(a_slot_is_free_when_its_last_operation_has_come_home),
