@@ -466,7 +466,7 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
     c->flags &= (uint32_t)~CF_SENDING;
     if (d.res > 0) {
         COUNT_N(w, bytes_out_total, (uint64_t)d.res);
-        if (c->tls == NULL)
+        if (outq_wire(c) == &c->out)
             outq_track(c, (uint32_t)d.res);
         if (c->flags & CF_SLOW)
             c->stall_at = w->tick;

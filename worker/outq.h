@@ -52,7 +52,7 @@ outq_bytes(const struct conn *c)
 static inline struct segq *
 outq_wire(struct conn *c)
 {
-    return c->tls != NULL ? &c->tls->wire : &c->out;
+    return c->tls != NULL && !c->tls->kernel_tx ? &c->tls->wire : &c->out;
 }
 
 /* After a send that returned res: whether the kernel took less than it was offered. */

@@ -27,6 +27,11 @@ struct tls_io {
     const uint8_t *in;
     size_t in_n;
     bool (*out)(void *arg, const uint8_t *p, size_t n);
+    /* kTLS: gives the kernel the keys of a struct tls_crypto_info of n bytes, behind all that went to `out`; false leaves the
+     * records here. NULL: never. */
+    bool (*kernel)(void *arg, const void *info, size_t n);
+    /* After that: sends a record of the type now. */
+    bool (*control)(void *arg, uint8_t type, const uint8_t *p, size_t n);
     void *arg;
     uint32_t second; /* a monotonic clock, for the bound on key updates */
 };
@@ -41,6 +46,8 @@ struct tls_conn {
     bool broken;              /* nothing more may be asked of ssl */
     bool ended;               /* close_notify was sent */
     bool flooded;
+    bool kernel_tx;           /* kTLS: the kernel makes the records of what is sent; plain text goes to the socket */
+    uint8_t control;          /* type of the next record, if it is not data; 0: it is */
 };
 
 enum tls_rc {
@@ -72,7 +79,7 @@ const char *tls_cipher(const struct tls_conn *t);
 bool tls_was_resumed(const struct tls_conn *t);
 /* Subject of the verified client certificate as RFC 2253 writes it, cut to out_n; empty if there is none. */
 void tls_subject(const struct tls_conn *t, char *out, size_t out_n);
-/* Whether this kernel has the TLS upper-layer protocol (kTLS): "yes" or "no". */
-const char *tls_kernel_support(void);
+/* Whether this kernel has the TLS upper-layer protocol (kTLS). */
+bool tls_kernel_has_it(void);
 
 #endif

@@ -395,6 +395,7 @@ setup_limits(struct worker *w, const struct worker_setup *s)
         w->listeners[i] = s->listeners[i];
     w->tls = s->tls;
     w->tls_fresh = s->tls_fresh;
+    w->tls_kernel = s->tls != NULL && tls_kernel_has_it();
     client_setup(w);
     w->unshaken = (struct slot_queue){POOL_NONE, POOL_NONE};
     w->random_at = sizeof w->random;
@@ -467,7 +468,8 @@ worker_new(const struct worker_setup *s, struct conf_error *err)
     BUG_ON(w->links == NULL);
     wake_arm(w);
     listen_start(w);
-    log_info("ring", "listeners=%u connections_max=%u %s", w->listener_count, w->conn_max, ring_describe(&w->ring));
+    log_info("ring", "listeners=%u connections_max=%u tls=%s %s", w->listener_count, w->conn_max,
+        w->tls == NULL ? "no" : w->tls_kernel ? "kernel" : "yes", ring_describe(&w->ring));
     return w;
 }
 

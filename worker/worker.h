@@ -102,6 +102,7 @@ struct worker {
     struct rc *arena;              /* small answers of this turn */
     struct tls_server *tls;        /* NULL: no listener speaks TLS */
     _Atomic(struct tls_server *) *tls_fresh; /* from a reload, for this ring to take; NULL without TLS */
+    bool tls_kernel;               /* this kernel has kTLS */
     struct rc *cipher;             /* cipher text of this turn */
     uint8_t *tls_plain;            /* TLS_PLAIN_MAX bytes of scratch */
     struct slot_list tls_waiting;  /* handshakes that wait for their turn, from tls_waiting_at on */

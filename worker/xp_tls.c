@@ -1,6 +1,10 @@
 #include "worker/xp_tls.h"
 
+#include <linux/tls.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "common/bug.h"
 #include "worker/metrics.h"
@@ -46,9 +50,55 @@ wire_put(void *arg, const uint8_t *p, size_t n)
     return ok;
 }
 
+/* What waits on the wire must leave before the kernel makes records: at once, or not at all. */
+static bool
+wire_leaves(struct worker *w, struct conn *c)
+{
+    struct iovec iov[8];
+    struct segq *q = &c->tls->wire;
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = segq_iov(q, iov, ARRAY_LEN(iov))};
+    if (c->flags & (CF_SENDING | CF_POLLOUT))
+        return false;
+    ssize_t n = m.msg_iovlen > 0 ? sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+    if (n > 0) {
+        COUNT_N(w, bytes_out_total, (uint64_t)n);
+        outq_taken(w, c, (uint32_t)n);
+    }
+    return segq_is_empty(q);
+}
+
+/* kTLS, see networking/tls.rst of the kernel's documentation. A kernel without it refuses the first call. */
+static bool
+wire_kernel(void *arg, const void *info, size_t n)
+{
+    struct wire *to = arg;
+    int fd = to->c->fd;
+    if (!to->w->tls_kernel || !to->w->conf->tls_kernel || !wire_leaves(to->w, to->c))
+        return false;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof "tls") < 0 ||
+        setsockopt(fd, SOL_TLS, TLS_TX, info, (socklen_t)n) < 0)
+        return false;
+    COUNT(to->w, tls_kernel_total);
+    return true;
+}
+
+static bool
+wire_control(void *arg, uint8_t type, const uint8_t *p, size_t n)
+{
+    struct wire *to = arg;
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(1)];
+    } cm = {.head = {.cmsg_len = CMSG_LEN(1), .cmsg_level = SOL_TLS, .cmsg_type = TLS_SET_RECORD_TYPE}};
+    struct iovec iov = {(void *)(uintptr_t)p, n};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &cm, .msg_controllen = sizeof cm.room};
+    *CMSG_DATA(&cm.head) = type;
+    return sendmsg(to->c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)n;
+}
+
 #define WIRE_IO(w_, c_, p_, n_)                                                                    \
-    {.in = (p_), .in_n = (n_), .out = wire_put, .arg = &(struct wire){(w_), (c_)},                 \
-        .second = (w_)->tick * WHEEL_TICK_MS / 1000}
+    {.in = (p_), .in_n = (n_), .out = wire_put, .kernel = wire_kernel, .control = wire_control,    \
+        .arg = &(struct wire){(w_), (c_)}, .second = (w_)->tick * WHEEL_TICK_MS / 1000}
 
 static void
 broke(struct worker *w, struct conn *c)
@@ -263,7 +313,7 @@ xp_tls_seal(struct worker *w, struct conn *c)
 {
     struct tls_conn *t = c->tls;
     struct tls_io io = WIRE_IO(w, c, NULL, 0);
-    if (!segq_is_empty(&t->wire) || c->state == CONN_TLS)
+    if (t->kernel_tx || !segq_is_empty(&t->wire) || c->state == CONN_TLS)
         return;
     for (uint32_t left = MIN(c->out.bytes, SEAL_MAX); left > 0;) {
         uint32_t n = MIN(left, (uint32_t)TLS_PLAIN_MAX);

@@ -213,3 +213,18 @@ test('ringcast publish and subscribe over TLS: at home unchecked, by URL against
     assert.equal((await ringcast('reload', '--run.dir=/nowhere')).code, 1);
     await s.stop();
 });
+
+test('the kernel makes the records where it can, and not with tls.kernel=off', limit, async t => {
+    const has = /ring listeners=.* tls=kernel/.test(server.stderr);
+    const s = await start({ 'tls.kernel': 'off' });
+    for (const [which, kernel] of [[server, has], [s, false]]) {
+        const before = await which.counter('tls_kernel_total');
+        for (const version of ['TLSv1.2', 'TLSv1.3']) {
+            const c = await dial(which, { minVersion: version, maxVersion: version });
+            assert.match(await request(c, '/nothing'), /^HTTP\/1.1 404 /);
+        }
+        assert.equal(await which.counter('tls_kernel_total') - before, kernel ? 2 : 0);
+    }
+    await s.stop();
+    if (!has) t.diagnostic('this kernel has no kTLS: only that it is not missed was shown');
+});
