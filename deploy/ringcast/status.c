@@ -367,6 +367,36 @@ print_rights(const struct pages *all)
         (void)putchar('\n');
 }
 
+/* One direction of compression: what the messages are, and what they are on the wire. */
+static void
+print_ratio(const struct pages *all, const char *title, const char *messages, const char *plain, const char *packed)
+{
+    uint64_t n, from, to;
+    char from_text[32], to_text[32];
+    if (!sum_counter(all, messages, &n) || !sum_counter(all, plain, &from) || !sum_counter(all, packed, &to) || from == 0)
+        return;
+    bytes_text(from, from_text, sizeof from_text);
+    bytes_text(to, to_text, sizeof to_text);
+    printf("  %-8s %14" PRIu64 " messages %12s bytes as %12s (%.0f%%)\n", title, n, from_text, to_text,
+        100.0 * (double)to / (double)from);
+}
+
+static void
+print_compression(const struct pages *all)
+{
+    uint64_t connections, own, bytes;
+    char text[32];
+    if (!sum_counter(all, "deflate_connections", &connections) || !sum_counter(all, "deflate_takeover", &own) ||
+        !sum_counter(all, "deflate_bytes", &bytes) || (connections == 0 && bytes == 0))
+        return;
+    bytes_text(bytes, text, sizeof text);
+    printf("Compression: %" PRIu64 " connections, %" PRIu64 " with context of their own, %s bytes of streams\n",
+        connections, own, text);
+    print_ratio(all, "received", "deflate_in_messages_total", "deflate_in_plain_bytes_total", "deflate_in_packed_bytes_total");
+    print_ratio(all, "sent", "deflate_out_messages_total", "deflate_out_plain_bytes_total", "deflate_out_packed_bytes_total");
+    (void)putchar('\n');
+}
+
 static void
 print_tables(const struct pages *all, bool limits)
 {
@@ -374,6 +404,7 @@ print_tables(const struct pages *all, bool limits)
     print_table(all, "broker", broker_columns, ARRAY_LEN(broker_columns));
     print_table(all, "worker", ring_columns, ARRAY_LEN(ring_columns));
     print_rights(all);
+    print_compression(all);
     print_list(all, "Lost, refused, held back:", is_loss);
     print_list(all, "Connections ended, by reason:", is_close);
     if (limits)

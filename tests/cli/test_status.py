@@ -66,6 +66,20 @@ class Status(cli.Case):
         self.assertRegex(out, r"(?m)^  worker +close_drain +9$")
         self.assertNotIn("close_protocol", out)
 
+    def test_compression_has_its_ratio(self):
+        mine = dict(deflate_connections=3, deflate_takeover=1, deflate_bytes=300000, deflate_in_messages_total=7,
+                    deflate_in_plain_bytes_total=1000, deflate_in_packed_bytes_total=500, deflate_out_messages_total=2,
+                    deflate_out_plain_bytes_total=40960, deflate_out_packed_bytes_total=10240)
+        self.write("worker-0.0", page("worker", 0, 0, self.ring(**mine)))
+        self.write("worker-0.1", page("worker", 0, 1, self.ring(**mine)))
+        out = self.status()[1]
+        self.assertIn("Compression: 6 connections, 2 with context of their own, 585.9Ki bytes of streams\n", out)
+        self.assertRegex(out, r"(?m)^  received +14 messages +2000 bytes as +1000 \(50%\)$")
+        self.assertRegex(out, r"(?m)^  sent +4 messages +80.0Ki bytes as +20.0Ki \(25%\)$")
+        self.write("worker-0.0", page("worker", 0, 0, self.ring(**dict.fromkeys(mine, 0))))
+        self.write("worker-0.1", page("worker", 0, 1, self.ring(**dict.fromkeys(mine, 0))))
+        self.assertNotIn("Compression", self.status()[1])
+
     def test_json_has_everything(self):
         self.write("worker-3.2", page("worker", 3, 2, self.ring(connections=3, close_drain=0)))
         self.write("broker-1", page("broker", 1, -1, self.ring(channels=2**64 - 1)))
