@@ -618,6 +618,18 @@ on_response(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     }
 }
 
+/* How many messages {"event":"#gap","data":{"channel":C,"count":N}} says are missing; 0 of other texts. */
+static uint64_t
+gap_count(const uint8_t *p, size_t n)
+{
+    static const char head[] = "{\"event\":\"#gap\"", key[] = "\"count\":";
+    const uint8_t *at = n > sizeof head && memcmp(p, head, sizeof head - 1) == 0 ? memmem(p, n, key, sizeof key - 1) : NULL;
+    uint64_t count = 0;
+    for (at = at != NULL ? at + sizeof key - 1 : p + n; at < p + n && *at >= '0' && *at <= '9'; at++)
+        count = count * 10 + (uint64_t)(*at - '0');
+    return count;
+}
+
 /* A whole message. */
 static void
 on_text(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
@@ -631,7 +643,8 @@ on_text(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     } else if (n > 7 && memcmp(p, "{\"rid\":", 7) == 0) {
         on_response(l, c, p, n);
     } else if (c->slow) {
-        l->count.notices++; /* of a gap, for instance */
+        l->count.notices++;
+        c->told += gap_count(p, n);
     } else if (l->count.foreign++ == 0) {
         fprintf(stderr, "ringcast-bench: unexpected message: %.*s\n", (int)MIN(n, 200u), p);
     }
@@ -975,6 +988,8 @@ load_slow_now(const struct load *l)
         s.ended += c->gone;
         s.level += !c->gone && c->seq.next == published;
         s.missed += published - c->seq.got;
+        s.told += c->told;
+        s.even += !c->gone && c->seq.next == published && c->seq.got + c->told == published;
     }
     return s;
 }

@@ -53,6 +53,7 @@ struct load_conn {
     int fd;
     uint8_t state;
     bool subscribes, publishes;
+    uint64_t told;    /* slow: messages that notices said are missing */
     bool slow;        /* reads nothing once it is ready */
     bool paused;      /* ... which it is now */
     bool recv_armed;
@@ -122,6 +123,8 @@ struct load_slow {
     uint32_t ended;  /* by the server */
     uint32_t level;  /* have the newest message */
     uint64_t missed; /* messages that did not reach them, summed */
+    uint64_t told;   /* ... of which notices told them */
+    uint32_t even;   /* level, and what reached them and what they were told of is all that was published */
 };
 
 struct load {

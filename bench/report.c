@@ -210,9 +210,10 @@ json_slow(FILE *f, const struct report *r)
     json_samples(f, &r->set);
     fprintf(f,
         ",\"slow\":%u,\"private_before\":%" PRIu64 ",\"private_most\":%" PRIu64 ",\"private_after\":%" PRIu64 ",\"slow_ended\":%u,"
-        "\"slow_level\":%u,\"slow_missed\":%" PRIu64 ",\"notices\":%" PRIu64 ",\"readings\":[",
+        "\"slow_level\":%u,\"slow_missed\":%" PRIu64 ",\"slow_told\":%" PRIu64 ",\"slow_even\":%u,\"notices\":%" PRIu64
+        ",\"readings\":[",
         r->opt->slow, r->mem_before, report_most(r), r->mem_after, r->slow.ended, r->slow.level,
-        r->slow.missed, r->count.notices);
+        r->slow.missed, r->slow.told, r->slow.even, r->count.notices);
     for (uint32_t i = 0; i < r->readings; i++)
         fprintf(f, "%s[%.3f,%" PRIu64 ",%u]", i ? "," : "", r->reading[i].seconds, r->reading[i].private_bytes,
             r->reading[i].open);
@@ -294,8 +295,8 @@ text_slow(FILE *f, const struct report *r)
         (double)r->mem_before / 1024, (double)report_most(r) / 1024, (double)r->mem_after / 1024,
         per_conn(r->mem_before, report_most(r), r->opt->slow));
     fprintf(f, "  %u slow readers: %u ended by the server, %u level when they read again, %" PRIu64 " messages missed, "
-               "%" PRIu64 " notices\n",
-        r->opt->slow, r->slow.ended, r->slow.level, r->slow.missed, r->count.notices);
+               "%" PRIu64 " notices that told of %" PRIu64 "; for %u it adds up\n",
+        r->opt->slow, r->slow.ended, r->slow.level, r->slow.missed, r->count.notices, r->slow.told, r->slow.even);
 }
 
 static void
