@@ -401,6 +401,8 @@ conn_on_recv(struct worker *w, struct conn *c, struct ring_done d)
 static void
 conn_drained(struct worker *w, struct conn *c)
 {
+    if (c->flags & CF_SLOW)
+        c->heard_at = w->tick; /* it was not asked meanwhile */
     c->flags &= (uint32_t)~CF_SLOW;
     c->frame_left = 0;
     if (c->state == CONN_CLOSING) {

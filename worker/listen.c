@@ -26,11 +26,23 @@ listen_arm(struct worker *w, struct listener *l)
     l->retry_at = 0;
 }
 
+/* Accepted connections inherit it. Without a bound the kernel takes some MiB for a client that reads nothing, and a
+ * client that goes on gets all of that first. */
+static void
+bound_kernel(const struct worker *w, const struct listener *l)
+{
+    int most = (int)w->conf->out_kernel_unsent;
+    if (most > 0 && !l->is_unix && setsockopt(l->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most) < 0)
+        log_warn("kernel-unsent", "setting=out.kernel_unsent error=\"%s\"", strerror(errno));
+}
+
 void
 listen_start(struct worker *w)
 {
-    for (unsigned i = 0; i < w->listener_count; i++)
+    for (unsigned i = 0; i < w->listener_count; i++) {
+        bound_kernel(w, &w->listeners[i]);
         listen_arm(w, &w->listeners[i]);
+    }
 }
 
 void

@@ -428,7 +428,8 @@ sess_on_ping_time(struct worker *w, struct conn *c)
         c->deadline = 0;
         return;
     }
-    if (!c->pause && (uint64_t)(w->tick - c->heard_at) * WHEEL_TICK_MS >= w->conf->sc_ping_timeout) {
+    /* Who is not read from cannot be heard, and who takes nothing more is not asked: out.stall ends that one. */
+    if (!c->pause && !(c->flags & CF_SLOW) && (uint64_t)(w->tick - c->heard_at) * WHEEL_TICK_MS >= w->conf->sc_ping_timeout) {
         conn_close(w, c, CLOSE_PONG_TIMEOUT);
         return;
     }

@@ -1,5 +1,8 @@
 /* worker/behind: subscribers that do not keep up, in namespaces that drop messages for them. */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "tests/unit/t_worker.h"
 #include "worker/behind.h"
@@ -552,6 +555,42 @@ a_reload_counts_from_the_next_message_on(void **state)
     assert_string_equal(subs_namespace(t.w, d)->name, "d");
 }
 
+/* What the kernel takes for a client that reads nothing; its own receive buffer is small. */
+static size_t
+taken_by_the_kernel(uint64_t unsent)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof to;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int small = 4096;
+    size_t taken = 0;
+    assert_int_equal(bind(listener, (void *)&to, n), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (void *)&to, &n), 0);
+    t.listeners[t.listen_n++].fd = listener;
+    t.conf.out_kernel_unsent = unsent;
+    t_begin();
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    assert_int_equal(connect(fd, (void *)&to, n), 0);
+    T_UNTIL(t_counter(connections) == 1);
+    int accepted = conn_at(t.w, t.w->unshaken.last)->fd;
+    static const uint8_t zeroes[10000];
+    for (ssize_t k; (k = send(accepted, zeroes, sizeof zeroes, MSG_DONTWAIT | MSG_NOSIGNAL)) > 0;)
+        taken += (size_t)k;
+    close(fd);
+    return taken;
+}
+
+static void
+the_kernel_holds_no_more_for_a_client_than_it_may(void **state)
+{
+    size_t bounded = taken_by_the_kernel(65536);
+    assert_in_range(bounded, 65536, 200000);
+    t_teardown(state);
+    t_setup(state);
+    assert_true(taken_by_the_kernel(0) > 2 * bounded);
+}
+
 /* -- at random: clients at all speeds, on channels of all kinds, who come and go -- */
 
 #define CLIENTS 12
@@ -707,6 +746,7 @@ main(void)
         T(all_lags_together_have_a_bound),
         T(where_memory_is_out_the_gap_is_told_or_the_connection_ends),
         T(a_reload_counts_from_the_next_message_on),
+        T(the_kernel_holds_no_more_for_a_client_than_it_may),
         T(every_message_comes_in_order_or_is_told_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
