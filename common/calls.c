@@ -120,7 +120,7 @@ allow(scmp_filter_ctx f, const char *name)
                 (struct scmp_arg_cmp){.arg = b->arg, .op = b->how, .datum_a = b->a, .datum_b = b->b});
     }
     if (strcmp(name, "tgkill") == 0)
-        return seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+        return seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     return seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 0);
 }
 

@@ -30,6 +30,8 @@
 
 #define FILE_MAX_BYTES (1u << 20) /* a larger settings file is a mistake */
 #define VALUE_MAX_BYTES 4096      /* longest value of any setting, as text */
+#define LINE_MAX_BYTES 4400       /* longest line of a file, comments aside: a key and a value too many */
+#define SECTION_MAX_BYTES 100
 #define CPU_MAX 1023              /* CPU_SETSIZE - 1 */
 #define CONN_MAX 16000000         /* as in config.def */
 
@@ -651,6 +653,8 @@ conf_place(const struct conf *c, const char *dotted)
 
 /* ---- the file ---- */
 
+static int on_pair(void *arg, const char *section, const char *name, const char *value);
+
 /* A file on its way through inih, which pulls lines from it. */
 struct reading {
     struct conf *c;
@@ -658,6 +662,7 @@ struct reading {
     const char *path;
     struct view rest;
     unsigned line;
+    char section[SECTION_MAX_BYTES + 1]; /* that the line is in */
     unsigned set_at[TARGETS_MAX]; /* line on which each was set; 0: not yet */
 };
 
@@ -679,18 +684,40 @@ content_of(struct view line, bool is_first)
 
 /* inih tells only the first line that it can't take apart, so such lines are found here. */
 static bool
-is_readable(struct reading *rd, struct view line, size_t most)
+is_readable(struct reading *rd, struct view line)
 {
-    if (line.n > most)
+    if (line.n > LINE_MAX_BYTES)
         return is_well(rd->all, conf_fail(next_error(rd->all),
-            "%s:%u is longer than %zu bytes: split a list over several lines, each with its key",
-            rd->path, rd->line, most));
+            "%s:%u is longer than %d bytes: split a list over several lines, each with its key",
+            rd->path, rd->line, LINE_MAX_BYTES));
     bool is_section = line.n > 0 && line.p[0] == '[';
     if (line.n == 0 || (is_section ? memchr(line.p, ']', line.n) != NULL
                                    : memchr(line.p, '=', line.n) != NULL || memchr(line.p, ':', line.n) != NULL))
         return true;
     return is_well(rd->all, conf_fail(next_error(rd->all),
         "%s:%u is neither [section] nor key = value: correct it, or begin it with #", rd->path, rd->line));
+}
+
+/* Bytes of v in front of the first of these. */
+static size_t
+until_one_of(struct view v, const char *ends)
+{
+    size_t n = 0;
+    while (n < v.n && strchr(ends, v.p[n]) == NULL)
+        n++;
+    return n;
+}
+
+/* A pair that is longer than the lines of inih, which are of 200 bytes. */
+static void
+take_long_line(struct reading *rd, struct view line)
+{
+    char name[128], value[LINE_MAX_BYTES + 1];
+    size_t n = until_one_of(line, "=:");
+    struct view left = content_of(view_head(line, n), false), right = content_of(view_from(line, n + 1), false);
+    (void)snprintf(name, sizeof name, "%.*s", (int)left.n, left.p);
+    (void)snprintf(value, sizeof value, "%.*s", (int)right.n, right.p);
+    (void)on_pair(rd, rd->section, name, value);
 }
 
 /* One line as inih wants it: white space in front removed (to inih an indented line continues the
@@ -706,8 +733,14 @@ next_line(char *out, int out_n, void *arg)
     rd->rest = view_from(rd->rest, line.n + 1);
     rd->line++;
     line = content_of(line, rd->line == 1);
-    if (!is_readable(rd, line, (size_t)out_n - 3))
+    if (!is_readable(rd, line))
         line.n = 0;
+    else if (line.n > 0 && line.p[0] == '[')
+        (void)snprintf(rd->section, sizeof rd->section, "%.*s", (int)until_one_of(line, "]") - 1, line.p + 1);
+    if (line.n + 3 > (size_t)out_n) {
+        take_long_line(rd, line);
+        line.n = 0;
+    }
     memcpy(out, line.p, line.n);
     out[line.n] = '\n';
     out[line.n + 1] = '\0';

@@ -99,34 +99,6 @@ what_is_printed_of_a_default_means_the_default(void **state)
     conf_free(&c);
 }
 
-static void
-every_row_is_a_flag_a_variable_and_a_file_entry(void **state)
-{
-    struct conf_error err;
-    (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct conf c;
-        char text[400], variable[200] = "RINGCAST_", flag[400];
-        char *env[] = {variable, NULL};
-        const char *dot = strchr(rows[i].name, '.');
-        conf_defaults(&c);
-        (void)snprintf(text, sizeof text, "[%.*s]\n%s = %s\n", (int)(dot - rows[i].name),
-            rows[i].name, dot + 1, rows[i].dflt);
-        assert_true(load(&c, text, &err));
-        assert_string_equal(conf_place(&c, rows[i].name), "x.conf:2");
-        size_t n = strlen(variable);
-        for (const char *p = rows[i].name; *p != '\0'; p++)
-            variable[n++] = (char)(*p == '.' ? '_' : toupper((unsigned char)*p));
-        (void)snprintf(variable + n, sizeof variable - n, "=%s", rows[i].dflt);
-        assert_true(load_env(&c, env, &err));
-        assert_memory_equal(conf_place(&c, rows[i].name), variable, n);
-        (void)snprintf(flag, sizeof flag, "--%s=%s", rows[i].name, rows[i].dflt);
-        assert_true(set_flag(&c, flag, &err));
-        assert_memory_equal(conf_place(&c, rows[i].name), "flag --", 7);
-        conf_free(&c);
-    }
-}
-
 /* ---- values ---- */
 
 static void
@@ -412,12 +384,25 @@ lines_and_files_have_bounds(void **state)
     struct conf c;
     struct conf_error err;
     struct conf_errors all = {.n = 0};
-    char text[400] = "[worker]\nlisten = ";
+    char text[5000] = "[worker]\nlisten = ";
     (void)state;
     conf_defaults(&c);
-    memset(text + strlen(text), 'a', 300);
+    memset(text + strlen(text), 'a', 300); /* longer than inih takes */
+    assert_true(load(&c, text, &err));
+    assert_int_equal(strlen(c.worker_listen.v[0]), 300);
+    memset(text + strlen(text), 'a', 3800);
+    assert_false(load(&c, text, &err));
+    assert_says(&err, "x.conf:2", "worker.listen is too long", NULL);
+    memset(text + strlen(text), 'a', 400);
     assert_false(load(&c, text, &err));
     assert_says(&err, "x.conf:2", "longer than", NULL);
+    char many[400], ciphers[301];
+    memset(ciphers, 'c', 300);
+    ciphers[300] = '\0';
+    (void)snprintf(many, sizeof many, "[tls]\nciphers=%s\n[sc]\nping_interval = 7s\n", ciphers);
+    assert_true(load(&c, many, &err));
+    assert_int_equal(strlen(c.tls_ciphers), 300);
+    assert_int_equal(c.sc_ping_interval, 7000);
     assert_false(load_text(&c, view_of("[log]\n\0", 7), "x.conf", &all));
     assert_says(&all.list[0], "x.conf", "zero bytes", NULL);
     assert_false(load_file(&c, "/nowhere/ringcast.conf", &err));
@@ -824,7 +809,6 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_printed_of_a_default_means_the_default),
-        cmocka_unit_test(every_row_is_a_flag_a_variable_and_a_file_entry),
         cmocka_unit_test(sizes_and_times_have_units),
         cmocka_unit_test(what_is_no_number_in_range_is_refused_with_the_range),
         cmocka_unit_test(words_for_on_and_off),
