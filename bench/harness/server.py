@@ -27,15 +27,15 @@ def certificate(folder):
 
 
 class Server:
-    """`ringcast run` with one worker, one ring, one broker, all on one core. `conf`: text of a
+    """`ringcast run` with one worker, one ring, one broker, all on one core, unless told otherwise. `conf`: text of a
     configuration file."""
 
-    def __init__(self, a, bin_dir, tls=False, conf="", more=()):
+    def __init__(self, a, bin_dir, tls=False, conf="", more=(), cpus=None, rings=1):
         self.dir = tempfile.TemporaryDirectory(prefix="ringcast-bench-")
         self.folder = pathlib.Path(self.dir.name)
         self.port, self.tls_port = free_port(), free_port() if tls else None
         listen = f"tcp://127.0.0.1:{self.port}"
-        self.args = ["--worker.count=1", "--worker.rings=1", "--broker.count=1", f"--run.dir={self.dir.name}",
+        self.args = ["--worker.count=1", f"--worker.rings={rings}", "--broker.count=1", f"--run.dir={self.dir.name}",
                      "--log.level=warn", *more]
         if tls:
             key, cert = certificate(self.folder)
@@ -47,7 +47,7 @@ class Server:
         self.args.insert(0, f"--worker.listen={listen}")
         self.log = open(self.folder / "log", "w+")
         self.child = subprocess.Popen(
-            ["taskset", "-c", str(a.server_cpu), str(bin_dir / "ringcast"), "run", *self.args],
+            ["taskset", "-c", cpus or str(a.server_cpu), str(bin_dir / "ringcast"), "run", *self.args],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         line = self.child.stdout.readline()
         if "ready" not in line:

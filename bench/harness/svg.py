@@ -2,6 +2,20 @@
 import html
 import math
 
+CSS = """
+:root{color-scheme:light dark;--ink:#1d2430;--soft:#66707f;--grid:#dfe3e9;--back:#fff;--good:#1b7f4b;--bad:#b3261e}
+@media (prefers-color-scheme:dark){:root{--ink:#e4e7ec;--soft:#98a2b1;--grid:#333a45;--back:#14181e;--good:#57c98c;--bad:#ff8a80}}
+body{font:15px/1.5 system-ui,sans-serif;max-width:820px;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--back)}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}h3{font-size:1rem;margin-bottom:.2rem}
+p.note,.meta{color:var(--soft)}table{border-collapse:collapse;width:100%;font-size:14px}
+td,th{border-bottom:1px solid var(--grid);padding:.3rem .5rem;text-align:left;vertical-align:top}
+td.yes{color:var(--good)}td.no{color:var(--bad);font-weight:600}
+svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--ink)}svg .label{fill:var(--soft)}
+.grid{stroke:var(--grid)}.line{fill:none;stroke-width:2}.bar{fill:#4a7fc1}.whisker{stroke:var(--ink);fill:none}
+.c0{stroke:#4a7fc1}.c1{stroke:#d9822b}.c2{stroke:#3f9b5f}.c3{stroke:#b04a8f}.c4{stroke:#8a6d3b}.c5{stroke:#c0443c}.c6{stroke:#5aa9b5}.c7{stroke:#7c7c7c}
+code{font-size:13px}
+"""
+
 W, H, LEFT, RIGHT, TOP, BOTTOM = 760, 300, 64, 150, 14, 40
 
 
