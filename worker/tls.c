@@ -8,6 +8,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/file.h"
 
 #define CERTS_MAX 16
 #define SECRET_MIN 32
@@ -188,7 +190,7 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 static bool
 read_secret(struct tls_server *s, const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = file_open(path);
     if (fd < 0)
         return false;
     ssize_t n = read(fd, s->secret, sizeof s->secret);
@@ -329,15 +331,87 @@ no_passphrase(char *buf, int size, int rwflag, void *arg)
     return -1; /* nobody is there to type it */
 }
 
+/* A file of the settings, which after the start only the parent may be able to open (common/file): so none of the
+ * library's functions that take a path. NULL and an error of the library when it can't be had. */
+static BIO *
+open_pem(const char *path)
+{
+    ERR_clear_error();
+    int fd = file_open(path);
+    FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
+    BIO *bio = f != NULL ? BIO_new_fp(f, BIO_CLOSE) : NULL;
+    if (bio != NULL)
+        return bio;
+    ERR_raise_data(ERR_LIB_SYS, errno, "%s", path);
+    if (f != NULL)
+        fclose(f);
+    else if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+/* PEM files end where no further block begins. */
+static bool
+at_end(void)
+{
+    bool end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    if (end)
+        ERR_clear_error();
+    return end;
+}
+
+static bool
+use_chain(SSL_CTX *ctx, BIO *bio)
+{
+    X509 *own = PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL), *next;
+    bool ok = own != NULL && SSL_CTX_use_certificate(ctx, own) == 1 && SSL_CTX_clear_chain_certs(ctx) == 1;
+    X509_free(own);
+    while (ok && (next = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
+        if (SSL_CTX_add0_chain_cert(ctx, next) != 1) {
+            X509_free(next);
+            return false;
+        }
+    return ok && at_end();
+}
+
+static bool
+use_key(SSL_CTX *ctx, BIO *bio)
+{
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+    bool ok = key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1;
+    EVP_PKEY_free(key);
+    return ok;
+}
+
+static bool
+use_authorities(SSL_CTX *ctx, BIO *bio)
+{
+    bool ok = true, any = false;
+    X509 *ca;
+    while (ok && (ca = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL) {
+        ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), ca) == 1 && SSL_CTX_add_client_CA(ctx, ca) == 1;
+        any = true;
+        X509_free(ca);
+    }
+    return ok && any && at_end();
+}
+
+static bool
+use_file(SSL_CTX *ctx, const char *path, bool (*use)(SSL_CTX *, BIO *))
+{
+    BIO *bio = open_pem(path);
+    bool ok = bio != NULL && use(ctx, bio);
+    BIO_free(bio);
+    return ok;
+}
+
 static bool
 load_pair(SSL_CTX *ctx, const char *cert, const char *key, struct conf_error *err)
 {
-    ERR_clear_error();
-    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
-    if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1)
+    if (!use_file(ctx, cert, use_chain))
         return conf_fail(err, "tls.certificate: %.300s: %s; it must be a PEM file, the certificate first, then its chain",
             cert, tls_why());
-    if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
+    if (!use_file(ctx, key, use_key))
         return conf_fail(err, "tls.key: %.300s: %s; it must be a PEM file with the key of %.300s, readable and without a "
                               "passphrase", key, tls_why(), cert);
     return true;
@@ -360,9 +434,8 @@ set_client_verify(SSL_CTX *ctx, const struct conf *conf, struct conf_error *err)
 {
     if (strcmp(conf->tls_client_verify, "off") == 0)
         return true;
-    if (SSL_CTX_load_verify_locations(ctx, conf->tls_client_ca, NULL) != 1)
+    if (!use_file(ctx, conf->tls_client_ca, use_authorities))
         return conf_fail(err, "tls.client_ca: %.300s: %s", conf->tls_client_ca, tls_why());
-    SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(conf->tls_client_ca));
     SSL_CTX_set_verify(ctx,
         SSL_VERIFY_PEER | (strcmp(conf->tls_client_verify, "required") == 0 ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
     return true;
