@@ -255,8 +255,8 @@ conn_continue(struct worker *w, struct conn *c)
 {
     c->flags &= (uint32_t)~CF_READY;
     c->pause &= (uint8_t)~PAUSE_TURN;
-    if (c->state > CONN_OPEN || c->pause)
-        return;
+    if (c->state < CONN_HTTP || c->state > CONN_OPEN || c->pause)
+        return; /* what is held before HTTP is another's: xp_tls, client */
     if (c->in != NULL && c->in->stalled)
         xp_ws_resume(w, c);
     while (c->state <= CONN_OPEN && !c->pause && c->in != NULL && c->in->held.n > c->in->held_at) {
