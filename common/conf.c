@@ -1181,6 +1181,8 @@ fill_automatic(struct conf *c, struct conf_error *err)
         c->conn_max = files.rlim_cur > 512 ? MIN(files.rlim_cur - 256, CONN_MAX) : 256;
     if (c->conn_max_unshaken == 0)
         c->conn_max_unshaken = MAX(1, MIN(10000, c->conn_max / 5));
+    if (c->mem_limit == 0)
+        c->mem_limit = memory_limit() / 4 * 3 / MAX(c->worker_count, (uint64_t)1);
     if (c->mem_buffers == 0)
         c->mem_buffers = memory_limit() / 4;
     /* a lower outer limit lowers those within it, so that one setting is enough */

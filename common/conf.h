@@ -98,7 +98,7 @@ bool conf_set(struct conf *c, const char *dotted, const char *value, const char 
     struct conf_error *err) MUST_CHECK;
 /* Rules between settings (ping interval below timeout, powers of two, listeners that parse ...),
  * and fills what "0: automatic" or empty stands for: run.dir, worker.rings, conn.max,
- * conn.max_unshaken, mem.buffers. ws.max_frames_per_message stays 0, since the message limit is
+ * conn.max_unshaken, mem.limit, mem.buffers. ws.max_frames_per_message stays 0, since the message limit is
  * that of the path. */
 bool conf_check(struct conf *c, struct conf_errors *all) MUST_CHECK;
 void conf_free(struct conf *c);

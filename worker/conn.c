@@ -9,6 +9,7 @@
 
 #include "common/bug.h"
 #include "worker/behind.h"
+#include "worker/ceiling.h"
 #include "worker/client.h"
 #include "worker/metrics.h"
 #include "worker/outq.h"
@@ -784,14 +785,15 @@ slot_for(struct worker *w, struct newcomer *n)
         conn_note(w, oldest, CLOSE_UNSHAKEN);
         conn_abort(w, oldest, false);
     }
-    struct conn *c = w->conns.live < w->conn_max ? pool_get(&w->conns) : NULL;
+    bool is_short = ceiling_is_reached(w);
+    struct conn *c = !is_short && w->conns.live < w->conn_max ? pool_get(&w->conns) : NULL;
     if (c == NULL) {
         static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"
                                      "Connection: close\r\nContent-Length: 0\r\n\r\n";
         if (!n->l->tls)
             (void)!send(n->fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
         shutdown(n->fd, SHUT_WR);
-        refuse(w, n, CLOSE_CONN_LIMIT);
+        refuse(w, n, is_short ? CLOSE_MEMORY_LIMIT : CLOSE_CONN_LIMIT);
     }
     return c;
 }

@@ -10,6 +10,7 @@
 #include "common/priv.h"
 #include "common/start.h"
 #include "proto/crypt.h"
+#include "worker/ceiling.h"
 #include "worker/client.h"
 #include "worker/conn.h"
 #include "worker/fan.h"
@@ -194,13 +195,9 @@ held_by(const struct conn *c)
     return (uint64_t)outq_bytes(c) + (c->in != NULL ? c->in->msg.cap + c->in->held.cap : 0) + pmd_bytes_of(c);
 }
 
-/* Above mem.buffers the connection that holds most ends: one in a turn, so that what its end gives
- * back is seen before the next is chosen. Looked for only when that is so. */
-static void
-enforce_memory(struct worker *w)
+void
+worker_end_largest(struct worker *w)
 {
-    if (LIKELY(w->blocks.bytes + w->input_bytes + pmd_bytes(w) <= w->buffers_max))
-        return;
     struct conn *most = NULL;
     for (uint32_t i = 0; i < w->conns.used; i++) {
         struct conn *c = conn_at(w, i);
@@ -210,6 +207,16 @@ enforce_memory(struct worker *w)
     }
     if (most != NULL)
         conn_close(w, most, CLOSE_MEMORY);
+}
+
+/* Above mem.buffers the connection that holds most ends: one in a turn, so that what its end gives
+ * back is seen before the next is chosen. Looked for only when that is so. */
+static void
+enforce_memory(struct worker *w)
+{
+    ceiling_look(w);
+    if (UNLIKELY(w->blocks.bytes + w->input_bytes + pmd_bytes(w) > w->buffers_max))
+        worker_end_largest(w);
 }
 
 static void
@@ -431,7 +438,7 @@ setup_memory(struct worker *w)
     for (unsigned i = 0; i < w->conf->broker_count; i++)
         w->waiting[i] = (struct slot_queue){POOL_NONE, POOL_NONE};
     return setup_lists(w) && pool_init(&w->conns, sizeof(struct conn), w->conn_max + 1) && subs_init(w) &&
-        pmd_init(w);
+        ceiling_init(w) && pmd_init(w);
 }
 
 struct worker *
@@ -492,6 +499,7 @@ worker_free(struct worker *w)
     ring_fini(&w->ring);
     subs_fini(w);
     pmd_fini(w);
+    ceiling_fini(w);
     pool_fini(&w->conns);
     if (w->arena != NULL)
         rc_unref(&w->blocks, w->arena);

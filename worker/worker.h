@@ -113,6 +113,9 @@ struct worker {
     uint64_t queue_bytes;          /* waiting for clients, all connections */
     uint64_t input_bytes;          /* unfinished input, all connections */
     uint64_t buffers_max;          /* mem.buffers, this ring's share */
+    int ceiling_fd;                /* what the kernel says of our memory; -1: unknown */
+    uint32_t ceiling_at, trim_at;  /* ticks of the next look, and of giving back */
+    bool ceiling_reached;          /* mem.limit: nobody new is taken */
     struct dialect_limits limits;
     struct addr_nets trusted;      /* http.trusted_proxies */
     struct addrs *addrs;           /* of all rings of the process; NULL: addresses are not counted */
@@ -156,6 +159,9 @@ void worker_run(struct worker *w);
 /* One turn; at most max_wait_ms are slept. For worker_run and tests. */
 void worker_turn(struct worker *w, uint32_t max_wait_ms);
 void worker_free(struct worker *w);
+
+/* The connection that holds most ends with 1013, if one holds anything. */
+void worker_end_largest(struct worker *w);
 
 void worker_on_ignored(struct worker *w, struct ring_done d);
 void worker_on_wake(struct worker *w, struct ring_done d);

@@ -11,6 +11,8 @@ Q = scene("slow 2x2x2", SETTINGS, shape=(2, 2, 2))
 M = scene("memory ceiling", {"mem.buffers": "8MiB", "out.queue_bytes": "4MiB", "out.stall": "30s",
                              "ws.close_timeout": "700ms", "sc.ping_timeout": "60s"})
 
+L = scene("memory limit", {"mem.limit": "96MiB", "mem.buffers": "1GiB", "ws.close_timeout": "700ms", "sc.ping_timeout": "60s"})
+
 
 @S.case("answers are not read: the client is stopped at the TCP window, then 1013", deadline=25)
 async def answers(ctx):
@@ -251,3 +253,31 @@ async def unfinished(ctx):
     await ctx.until("some end", lambda: s.total("close_memory") > had, 8)
     await by.alive()
     check(s.total("buffers_bytes") < 10 << 20, f"{s.total('buffers_bytes')} bytes in buffers")
+
+
+@L.case("above mem.limit nobody new is taken: 503, counted; established ones go on; afterwards all is as before", deadline=30)
+async def limit(ctx):
+    s = ctx.server
+    by = await ctx.sc()
+    z = await ctx.many(110, ctx.sc)
+    for c in z:
+        c.send(frame(TEXT, b"x" * 900000, fin=False))
+    await ctx.until("the limit", lambda: s.total("memory_bytes") > 96 << 20, 8)
+    refused = s.total("refused_connections_total")
+
+    async def turned_away():
+        p = await ctx.tcp()
+        p.send(p.request())
+        r = await p.response()
+        return r is None or (r.status == 503 and r.get("Retry-After"))
+    await ctx.until("refusals", lambda: s.total("memory_bytes") > 96 << 20)
+    await asyncio.sleep(0.15)  # a look is due each 100 ms
+    check(await turned_away(), "a new connection was taken above mem.limit")
+    check(s.total("refused_connections_total") > refused and s.total("close_memory_limit") > 0, "not counted")
+    check(s.rss() < 160 << 20, f"{s.rss() >> 20} MiB: nothing was done about it")
+    await by.alive()
+    for c in z:
+        c.reset()
+    await ctx.until("the memory is back", lambda: s.total("memory_bytes") < 48 << 20, 8)
+    await asyncio.sleep(0.15)
+    await (await ctx.sc()).alive()
