@@ -299,7 +299,7 @@ xp_tls_continue(struct worker *w)
             (c->tls != NULL || is_whole_record(c->in->held.p, c->in->held.n)))
             take_up(w, c);
     }
-    if (w->tls_waiting_at == l->n || w->tls_waiting_at > 4096) {
+    if (w->tls_waiting_at > 0 && (w->tls_waiting_at == l->n || w->tls_waiting_at > 4096)) {
         memmove(l->v, l->v + w->tls_waiting_at, (l->n - w->tls_waiting_at) * sizeof *l->v);
         l->n -= w->tls_waiting_at;
         w->tls_waiting_at = 0;
