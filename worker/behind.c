@@ -166,8 +166,7 @@ tell_gap(struct worker *w, struct conn *c, const struct chan *ch, uint64_t messa
 {
     struct event ev = {.kind = EV_GAP, .channel = chan_name(ch), .has_count = !hole, .count = messages};
     COUNT(w, gaps_told_total);
-    if (!outq_event(w, c, &ev))
-        outq_doom(w, c); /* no gap stays silent */
+    (void)outq_event(w, c, &ev); /* or the connection ends: no gap stays silent */
 }
 
 /* Gives a client that little waits for the next piece, behind a notice if it missed something. False when it must

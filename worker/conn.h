@@ -112,7 +112,7 @@ struct conn {
     /* Session */
     uint8_t dialect;        /* index into dialects[]; 0: not upgraded */
     uint8_t sess;           /* enum sess_state */
-    uint8_t reason;         /* enum close_reason, from CLOSING on */
+    uint8_t reason;         /* enum close_reason, from CLOSING on, or once doomed */
     uint8_t wait_broker;    /* whose room it waits for, while CF_WAITING */
     uint8_t asked_broker;   /* who owes the pending answers */
     uint16_t pending;       /* requests a broker has not answered */

@@ -41,11 +41,12 @@ outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_
 }
 
 void
-outq_doom(struct worker *w, struct conn *c)
+outq_doom(struct worker *w, struct conn *c, enum close_reason reason)
 {
     if (c->flags & CF_DOOMED)
         return;
     c->flags |= CF_DOOMED;
+    c->reason = (uint8_t)reason;
     slot_push(&w->doomed, conn_slot(w, c));
 }
 
@@ -57,7 +58,7 @@ outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t of
         bool full = c->flags & CF_SLOW && (uint64_t)outq_bytes(c) + len > w->conf->out_queue_bytes;
         if (LIKELY(!full && outq_push(w, c, rc, off, len)))
             return true;
-        outq_doom(w, c);
+        outq_doom(w, c, full ? CLOSE_SLOW_QUEUE : CLOSE_INTERNAL);
     }
     COUNT_N(w, dropped_slow_total, messages);
     return false;
@@ -172,16 +173,25 @@ outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n)
     return ok;
 }
 
+/* What a client was owed cannot be queued: it would wait for it in vain, so its connection ends. */
+static bool
+event_is_lost(struct worker *w, struct conn *c)
+{
+    if (c->state == CONN_OPEN)
+        outq_doom(w, c, CLOSE_INTERNAL);
+    return false;
+}
+
 bool
 outq_event(struct worker *w, struct conn *c, const struct event *ev)
 {
     const struct dialect *d = dialects[c->dialect];
     buf_reset(&w->scratch);
     if (!buf_reserve(&w->scratch, WS_HEADER_MAX))
-        return false;
+        return event_is_lost(w, c);
     w->scratch.n = WS_HEADER_MAX;
     if (!d->encode(c->dstate, ev, &w->scratch))
-        return !w->scratch.failed;
+        return !w->scratch.failed || event_is_lost(w, c);
     size_t payload_n = w->scratch.n - WS_HEADER_MAX, head_n = ws_header_size(payload_n);
     bool text = ev->kind == EV_ECHO ? ev->text : d->text;
     enum ws_opcode op = text ? WS_TEXT : WS_BINARY;
@@ -196,7 +206,7 @@ outq_event(struct worker *w, struct conn *c, const struct event *ev)
     bool ok = outq_put(w, c, frame.p, frame.n);
     if (!ok)
         pmd_lost(c);
-    return ok;
+    return ok || event_is_lost(w, c);
 }
 
 /* -- the flush: one send per connection -- */

@@ -10,14 +10,15 @@
 bool outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len);
 /* The same for a published batch. Where it would pass out.queue_bytes of a client that the kernel takes
  * nothing more for, the connection is doomed, and ends with SLOW_QUEUE once no list is being walked.
- * False when it was not queued. */
+ * False when it was not queued. Where memory is out it is doomed as well, and ends with INTERNAL. */
 bool outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len,
     uint32_t messages);
-/* The connection ends with SLOW_QUEUE once no list is being walked. */
-void outq_doom(struct worker *w, struct conn *c);
+/* The connection ends for this reason once no list is being walked. */
+void outq_doom(struct worker *w, struct conn *c, enum close_reason reason);
 /* Appends bytes of the connection's own (copied into the turn's arena). */
 bool outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n);
-/* Encodes an event in the connection's dialect and frames it. */
+/* Encodes an event in the connection's dialect and frames it. Where memory is out the connection is doomed: what
+ * a client was owed is not dropped silently. */
 bool outq_event(struct worker *w, struct conn *c, const struct event *ev);
 /* Puts a connection on the list of those that send at the end of the turn. */
 void outq_touch(struct worker *w, struct conn *c);

@@ -182,7 +182,7 @@ close_doomed(struct worker *w)
     for (uint32_t i = 0; i < w->doomed.n; i++) {
         struct conn *c = conn_at(w, w->doomed.v[i]);
         if (c->head.next == POOL_LIVE && c->flags & CF_DOOMED && c->state == CONN_OPEN)
-            conn_close(w, c, CLOSE_SLOW_QUEUE);
+            conn_close(w, c, (enum close_reason)c->reason);
     }
     w->doomed.n = 0;
 }

@@ -95,7 +95,7 @@ struct worker {
     struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */
     struct slot_list dirty;        /* something to send at the end of the turn */
     struct slot_list dirty_chans;  /* channels with a batch to hand out */
-    struct slot_list doomed;       /* to be closed once no list is being walked (SLOW_QUEUE) */
+    struct slot_list doomed;       /* to be closed once no list is being walked */
     struct slot_list ready;        /* input held over because the turn's share was used up */
     struct slot_list unbuffered;   /* receives to arm again once buffers are back */
     struct slot_list just_freed;   /* slots that go back to the pool at the end of the turn */

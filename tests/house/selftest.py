@@ -89,7 +89,6 @@ case("pages-are-fresh", "docs/reference/errors.md", append("one more line\n"), "
 case("parsers-are-fuzzed", "tests/fuzz/fuzz_ws.c", gone, "proto/ws.c: reads what strangers write")
 case("parsers-are-fuzzed", "proto/dialect/hum.c", whole("/* x */\n"), "proto/dialect/hum.c: has no corpus")
 case("modules-are-tested", "worker/hum.c", whole("/* x */\n"), "worker/hum.c: no unit test includes it")
-case("modules-are-tested", "tests/house/without-unit-test.txt", append("worker/never.c\n"), "worker/never.c needs no exception")
 case("rows-are-met", "proto/tbl/close.def", append('CLOSE(HUM, 1008, PEER, NEVER, "x")\n'), "no test names CLOSE_HUM")
 case("rows-are-met", "proto/tbl/close.def", append('CLOSE(HUM, 1008, PEER, NEVER, "x")\n'), "nothing makes CLOSE_HUM")
 case("rows-are-met", "proto/tbl/verbs.def", append('VERB(HUM, S_OPEN, "x")\n'), "no test names VERB_HUM")

@@ -472,8 +472,6 @@ where_memory_ends_nothing_is_queued(void **state)
     struct rc *rc = block(5000);
     t_memory_ends(1);
     assert_false(outq_put(t.w, t_conn(c), frame(40000, 1), 40000));
-    assert_false(outq_event(t.w, t_conn(c),
-        &(struct event){.kind = EV_ECHO, .has_data = true, .data = view_of(big, 1000000)}));
     for (unsigned i = 0; i < 40; i += 2) /* no two of them touch; room for some was made before */
         if (!outq_push(t.w, t_conn(c), rc, i * 100, 100))
             goto refused;
@@ -507,6 +505,23 @@ a_published_stretch_that_finds_no_memory_ends_its_reader(void **state)
     assert_int_equal(t_counter(dropped_slow_total), 1);
     t_turn();
     assert_int_equal(t_conn(c)->state, CONN_CLOSING);
+    assert_int_equal(t_closes(CLOSE_INTERNAL), 1);
+}
+
+static void
+an_answer_that_finds_no_memory_ends_its_client(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *c = echo(0), *other = echo(0);
+    t_memory_ends(1);
+    assert_false(outq_event(t.w, t_conn(c),
+        &(struct event){.kind = EV_ECHO, .has_data = true, .data = view_of(big, 1000000)}));
+    t_memory_ends(0);
+    t_hears_close(c, 1011);
+    assert_int_equal(t_closes(CLOSE_INTERNAL), 1);
+    put(other, 50, 2);
+    hear(other, 50, 2);
 }
 
 int
@@ -527,6 +542,7 @@ main(void)
         T(the_rest_of_a_frame_is_known_after_any_short_send),
         T(where_memory_ends_nothing_is_queued),
         T(a_published_stretch_that_finds_no_memory_ends_its_reader),
+        T(an_answer_that_finds_no_memory_ends_its_client),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
