@@ -222,7 +222,8 @@ conn_turn_over(struct worker *w, struct conn *c)
         c->turn_bytes = 0;
         c->turn_packets = 0;
     }
-    if (c->turn_bytes < TURN_BYTES && c->turn_packets < TURN_PACKETS)
+    bool full = c->flavour != PMD_PLAIN && pmd_turn_is_full(w);
+    if (LIKELY(c->turn_bytes < TURN_BYTES && c->turn_packets < TURN_PACKETS && !full))
         return false;
     conn_pause(w, c, PAUSE_TURN);
     make_ready(w, c);

@@ -13,6 +13,8 @@
 /* What is inflated costs the budget of its connection only beyond this ratio: text and JSON stay below. */
 #define RATIO_FREE 16
 #define BUDGET_MS 10000
+/* What one turn inflates, of all connections together, twice: about 10 ms each time. */
+#define TURN_INFLATED (4u << 20)
 /* What one turn compresses, about 15 ms of it: compression is there to save, so what comes above is sent as it
  * is, and nobody waits for it. */
 #define TURN_MAX (1u << 20)
@@ -29,6 +31,7 @@ struct pmd {
     uint64_t bytes;                               /* what streams take */
     uint64_t reserved;                            /* what those of connections may take */
     uint32_t turn, turn_bytes;                    /* what was compressed in that turn */
+    uint64_t inflated;                            /* in the present share of the turn */
 };
 
 /* Streams are made when the first message needs them: who is idle from the beginning holds none. */
@@ -158,6 +161,18 @@ pmd_leave(struct worker *w, struct conn *c)
 
 /* -- in -- */
 
+void
+pmd_turn_begin(struct worker *w)
+{
+    w->pmd->inflated = 0;
+}
+
+bool
+pmd_turn_is_full(const struct worker *w)
+{
+    return w->pmd->inflated >= TURN_INFLATED;
+}
+
 /* The connection's account of what it lets us inflate (hardening 6): a bucket of deflate.inflate_budget bytes
  * that fills in ten seconds. */
 static enum close_reason
@@ -186,6 +201,7 @@ inflate_piece(struct worker *w, struct conn *c, struct deflate_reader *r, const 
     if (rc == DEFLATE_OK && ev->last)
         rc = deflate_reader_end(r, max, out);
     uint64_t plain_n = out->n - before;
+    w->pmd->inflated += plain_n;
     c->turn_bytes += (uint32_t)MIN(plain_n, (uint64_t)(UINT32_MAX - c->turn_bytes));
     COUNT_N(w, deflate_in_packed_bytes_total, piece.n);
     COUNT_N(w, deflate_in_plain_bytes_total, plain_n);

@@ -24,6 +24,11 @@ void pmd_leave(struct worker *w, struct conn *c);
  * until that is freed. */
 enum close_reason pmd_on_data(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_t max,
     struct view *msg) MUST_CHECK;
+/* The ring inflates so much in one turn, whoever sent it, for those whose bytes came in this turn and once more for
+ * those who had to wait: a share begins. */
+void pmd_turn_begin(struct worker *w);
+/* Whether that is used up: who may send compressed messages waits for the next turn. */
+bool pmd_turn_is_full(const struct worker *w);
 /* Forgets a message that is not whole; before c->in goes. */
 void pmd_abandon(struct conn *c);
 

@@ -333,7 +333,9 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     w->turn++;
     if (w->tls != NULL)
         xp_tls_continue(w);
+    pmd_turn_begin(w);
     ring_reap(&w->ring, worker_dispatch, w);
+    pmd_turn_begin(w);
     continue_ready(w);
     w->links_busy = links_drain(w->links, DRAIN_RECORDS);
     fan_out_all(w);

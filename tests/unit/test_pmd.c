@@ -422,6 +422,40 @@ a_turn_inflates_its_share(UNUSED void **state)
     assert_int_equal(most, 1);
 }
 
+/* However many send bombs: a turn inflates 4 MiB of what just came and 4 MiB of what had to wait, and everybody's turn
+ * comes. */
+static void
+a_turn_inflates_its_share_of_all(UNUSED void **state)
+{
+    static uint8_t zeros[1 << 20];
+    struct t_client *c[20];
+    t.conf.ws_max_message = 2 << 20;
+    t_begin();
+    struct view bomb = packed(view_of(zeros, sizeof zeros));
+    for (size_t i = 0; i < ARRAY_LEN(c); i++) {
+        c[i] = agreed("/socketcluster/");
+        t_shake(c[i]);
+    }
+    uint64_t most = 0, before = 0, all = 3 * ARRAY_LEN(c);
+    for (int k = 0; k < 3; k++)
+        for (size_t i = 0; i < ARRAY_LEN(c); i++) {
+            uint8_t frame[8 + 2048] = {0xC2, 0x80 | 126};
+            assert_true(bomb.n < 2048);
+            store_be16(frame + 2, (uint16_t)bomb.n);
+            memcpy(frame + 8, bomb.p, bomb.n);
+            assert_int_equal(t_try_send(c[i], frame, bomb.n + 8), bomb.n + 8);
+        }
+    for (unsigned turns = 0; before < all; turns++) {
+        t_turn();
+        most = MAX(most, t_counter(deflate_in_messages_total) - before);
+        before = t_counter(deflate_in_messages_total);
+        assert_true(turns < 1000);
+    }
+    assert_in_range(most, 2, 8);
+    for (size_t i = 0; i < ARRAY_LEN(c); i++)
+        t_hears_nothing(c[i]);
+}
+
 static void
 without_memory_one_connection_ends(UNUSED void **state)
 {
@@ -767,6 +801,7 @@ main(void)
         T(bombs_end_with_1009),
         T(too_much_out_of_too_little_ends_with_1008),
         T(a_turn_inflates_its_share),
+        T(a_turn_inflates_its_share_of_all),
         T(without_memory_one_connection_ends),
         T(a_message_is_compressed_once_for_each_flavour),
         T(a_batch_is_packed_message_by_message),
