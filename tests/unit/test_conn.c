@@ -237,7 +237,7 @@ a_slot_is_free_when_its_last_operation_has_come_home(void **state)
 {
     (void)state;
     t_begin();
-    struct t_client *a = echo();
+    struct t_client *a = t_open();
     struct conn *c = t_conn(a);
     int fd = c->fd;
     t_turn();
