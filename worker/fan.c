@@ -179,6 +179,15 @@ batch_put(struct chan *ch, const struct event *ev)
     return true;
 }
 
+/* Memory is out. A gap does not stay silent: who should have heard the message ends. */
+static void
+lose(struct worker *w, struct chan *ch)
+{
+    COUNT_N(w, dropped_slow_total, ch->sub_count);
+    for (uint32_t i = 0; i < ch->sub_count; i++)
+        outq_doom(w, conn_at(w, chan_subs(ch)[i]));
+}
+
 void
 fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_data, struct view data)
 {
@@ -187,7 +196,7 @@ fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_data, st
     if (ch == NULL)
         return; /* its last subscriber left while the message was on its way */
     if (!batch_ready(w, ch, FRAME_ROOM(ch, data.n))) {
-        COUNT_N(w, dropped_slow_total, ch->sub_count);
+        lose(w, ch);
         return;
     }
     struct event ev = {.kind = EV_PUBLICATION, .channel = chan_name(ch), .has_data = has_data, .data = data};

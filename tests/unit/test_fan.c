@@ -343,6 +343,32 @@ one_who_does_not_read_ends_and_the_others_do_not_notice(void **state)
     assert_int_equal(got + t_counter(dropped_slow_total), sent);
 }
 
+/* No gap stays silent on an open connection, not even that one. */
+static void
+who_misses_a_message_for_want_of_memory_ends(void **state)
+{
+    struct t_client *who[5], *other;
+    (void)state;
+    t_begin();
+    listeners(who, 5, "x");
+    listeners(&other, 1, "y");
+    t_message("x", "1");
+    t_turns(2);
+    t_message("y", "1");
+    t_memory_ends(1);
+    t_message("x", text_of(60000));
+    t_memory_ends(0);
+    for (unsigned i = 0; i < 5; i++) {
+        t_hears_message(who[i], "x", "1");
+        t_hears_close(who[i], 1013);
+        t_hears_end(who[i]);
+    }
+    assert_int_equal(t_counter(dropped_slow_total), 5);
+    t_message("y", "2");
+    t_hears_message(other, "y", "1");
+    t_hears_message(other, "y", "2");
+}
+
 int
 main(void)
 {
@@ -357,6 +383,7 @@ main(void)
         T(absent_data_is_absent),
         T(a_channel_freed_with_a_batch_leaves_it_to_who_was_there),
         T(one_who_does_not_read_ends_and_the_others_do_not_notice),
+        T(who_misses_a_message_for_want_of_memory_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
