@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-static const uint32_t class_bytes[RC_CLASSES] = {1024, 4096, 16384, 65536};
+static const uint32_t class_bytes[RC_CLASSES] = {1024, 4096, 16384, 32768, 65536};
 /* At most 1 MiB is kept idle per class: what a busy turn needs again, not what a flood left. */
 #define RC_KEEP_BYTES (1u << 20)
 

@@ -18,7 +18,7 @@ struct rc {
     uint8_t data[];
 };
 
-#define RC_CLASSES 4 /* 1, 4, 16, 64 KiB less the head */
+#define RC_CLASSES 5 /* 1, 4, 16, 32, 64 KiB less the head */
 #define RC_CLASS_MAX (65536 - sizeof(struct rc))
 
 struct rc_pool {

@@ -32,6 +32,39 @@ batch_block(struct worker *w, struct chan *ch, size_t need)
     return rc;
 }
 
+/* A copy of the batch behind those that slow readers got before it. They share it, and it continues what is last in
+ * their queues: so neither a whole block nor a stretch is kept for each small batch. */
+static struct oseg
+slow_copy_new(struct worker *w, struct chan *ch)
+{
+    uint32_t len = ch->batch_len;
+    if (ch->tail == NULL || rc_room(ch->tail) < len) {
+        size_t cap = ch->tail != NULL ? MIN((size_t)ch->tail->cap * 4, RC_CLASS_MAX) : 0;
+        struct rc *tail = rc_new(&w->blocks, MAX(cap, (size_t)len));
+        if (tail == NULL)
+            return (struct oseg){rc_ref(ch->batch), ch->batch_off, len};
+        if (ch->tail != NULL)
+            rc_unref(&w->blocks, ch->tail);
+        ch->tail = tail;
+    }
+    struct oseg copy = {rc_ref(ch->tail), ch->tail->n, len};
+    memcpy(copy.rc->data + copy.off, ch->batch->data + ch->batch_off, len);
+    copy.rc->n += len;
+    return copy;
+}
+
+static bool
+give_plain(struct worker *w, struct chan *ch, struct conn *c)
+{
+    struct oseg give = {ch->batch, ch->batch_off, ch->batch_len};
+    if (c->flags & CF_SLOW && !give.rc->turn && give.len <= RC_CLASS_MAX / 4) {
+        if (w->slow_copy.rc == NULL)
+            w->slow_copy = slow_copy_new(w, ch);
+        give = w->slow_copy;
+    }
+    return outq_push_published(w, c, give.rc, give.off, give.len, ch->batch_messages);
+}
+
 /* The batch for a flavour. What is not worth packing, or cannot be for want of memory, is shared as it is. */
 static struct oseg
 twin_new(struct worker *w, struct chan *ch, unsigned flavour, struct conn *c)
@@ -52,15 +85,17 @@ twin_new(struct worker *w, struct chan *ch, unsigned flavour, struct conn *c)
     return twin;
 }
 
-bool
-fan_give_packed(struct worker *w, struct chan *ch, struct conn *c)
+static bool
+give_packed(struct worker *w, struct chan *ch, struct conn *c)
 {
     enum conf_pack how = subs_namespace(w, ch)->compress;
     unsigned flavour = how == PACK_CONTEXT ? c->flavour : how == PACK_ONCE ? pmd_shared(c) : PMD_PLAIN;
     struct oseg *twin = &w->twins[flavour];
     if (twin->rc == NULL)
         *twin = twin_new(w, ch, flavour, c);
-    bool queued = outq_push_published(w, c, twin->rc, twin->off, twin->len, ch->batch_messages);
+    bool as_it_is = twin->rc == ch->batch && twin->off == ch->batch_off; /* both may lie in the arena */
+    bool queued = as_it_is ? give_plain(w, ch, c)
+                           : outq_push_published(w, c, twin->rc, twin->off, twin->len, ch->batch_messages);
     if (flavour == PMD_OWN) {
         rc_unref(&w->blocks, twin->rc);
         twin->rc = NULL;
@@ -68,13 +103,26 @@ fan_give_packed(struct worker *w, struct chan *ch, struct conn *c)
     return queued;
 }
 
+bool
+fan_give_specially(struct worker *w, struct chan *ch, struct conn *c)
+{
+    return c->flavour == PMD_PLAIN ? give_plain(w, ch, c) : give_packed(w, ch, c);
+}
+
 static void
-drop_twins(struct worker *w)
+drop_copies(struct worker *w, struct chan *ch)
 {
     for (unsigned i = 0; i < ARRAY_LEN(w->twins); i++) {
         if (w->twins[i].rc != NULL)
             rc_unref(&w->blocks, w->twins[i].rc);
         w->twins[i].rc = NULL;
+    }
+    if (w->slow_copy.rc != NULL) {
+        rc_unref(&w->blocks, w->slow_copy.rc);
+        w->slow_copy.rc = NULL;
+    } else if (ch->tail != NULL) {
+        rc_unref(&w->blocks, ch->tail); /* nobody is slow any more */
+        ch->tail = NULL;
     }
 }
 
@@ -102,7 +150,7 @@ fan_out(struct worker *w, struct chan *ch)
     uint64_t queued = ns->slow == SLOW_CLOSE ? fan_out_strictly(w, ch) : behind_fan_out(w, ch, ns);
     COUNT_N(w, deliveries_total, queued * ch->batch_messages);
     COUNT_N(w, messages_out_total, queued * ch->batch_messages);
-    drop_twins(w);
+    drop_copies(w, ch);
     rc_unref(&w->blocks, rc);
     ch->batch = NULL;
     ch->batch_len = ch->batch_messages = 0;

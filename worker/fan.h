@@ -15,14 +15,15 @@ void fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_dat
 void fan_out(struct worker *w, struct chan *ch);
 void fan_out_all(struct worker *w);
 
-bool fan_give_packed(struct worker *w, struct chan *ch, struct conn *c);
+/* To one that agreed to compression, or is slow. */
+bool fan_give_specially(struct worker *w, struct chan *ch, struct conn *c);
 /* The present batch for one subscriber, packed as it agreed to; inside of fan_out. False when it was not queued. */
 static inline bool
 fan_give(struct worker *w, struct chan *ch, struct conn *c)
 {
-    if (LIKELY(c->flavour == PMD_PLAIN))
+    if (LIKELY(c->flavour == PMD_PLAIN && !(c->flags & CF_SLOW)))
         return outq_push_published(w, c, ch->batch, ch->batch_off, ch->batch_len, ch->batch_messages);
-    return fan_give_packed(w, ch, c);
+    return fan_give_specially(w, ch, c);
 }
 
 #endif

@@ -157,6 +157,8 @@ chan_free(struct worker *w, struct chan *ch)
     if (ch->batch != NULL)
         rc_unref(&w->blocks, ch->batch);
     ch->batch = NULL;
+    if (ch->tail != NULL)
+        rc_unref(&w->blocks, ch->tail);
     free(ch->name);
     if (ch->sub_cap > 2)
         free(ch->many);

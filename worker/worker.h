@@ -90,6 +90,7 @@ struct worker {
     uint16_t ns_round;             /* how often they were others */
 
     struct pmd *pmd;               /* streams of permessage-deflate */
+    struct oseg slow_copy;         /* the batch that is handed out, for slow readers; rc NULL: none asked yet */
     struct oseg twins[PMD_FLAVOURS]; /* the batch that is handed out, packed; rc NULL: nobody asked yet */
     struct links *links;
     struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */

@@ -555,6 +555,31 @@ a_reload_counts_from_the_next_message_on(void **state)
     assert_string_equal(subs_namespace(t.w, d)->name, "d");
 }
 
+/* Small batches, one a turn, for readers that stand still: neither a block nor a stretch is kept for each. */
+static void
+small_batches_cost_slow_readers_little_more_than_their_bytes(void **state)
+{
+    (void)state;
+    begin("1000", "2000");
+    struct t_client *slow[6];
+    for (unsigned i = 0; i < ARRAY_LEN(slow); i++)
+        t_subscribe(slow[i] = t_open_narrow(ROOM), "strict");
+    for (unsigned n = 0; n < 5000; n++)
+        publish("strict", n);
+    uint64_t queued = t_counter(queue_bytes) / ARRAY_LEN(slow);
+    assert_true(queued > 400000);
+    assert_true(t_counter(buffers_bytes) < queued + 3 * 65536);
+    for (unsigned i = 0; i < ARRAY_LEN(slow); i++)
+        assert_true(segq_count(&t_conn(slow[i])->out) < 40);
+    for (unsigned i = 0; i < ARRAY_LEN(slow); i++) {
+        struct heard h = {.channel = "strict"};
+        hear_until(slow[i], &h, 4999);
+        assert_int_equal(h.messages, 5000);
+    }
+    publish("strict", 5000);
+    assert_null(subs_find(t.w, VIEW("strict"))->tail);
+}
+
 /* What the kernel takes for a client that reads nothing; its own receive buffer is small. */
 static size_t
 taken_by_the_kernel(uint64_t unsent)
@@ -746,6 +771,7 @@ main(void)
         T(all_lags_together_have_a_bound),
         T(where_memory_is_out_the_gap_is_told_or_the_connection_ends),
         T(a_reload_counts_from_the_next_message_on),
+        T(small_batches_cost_slow_readers_little_more_than_their_bytes),
         T(the_kernel_holds_no_more_for_a_client_than_it_may),
         T(every_message_comes_in_order_or_is_told_of),
     };
