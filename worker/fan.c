@@ -233,7 +233,7 @@ lose(struct worker *w, struct chan *ch)
 {
     COUNT_N(w, dropped_slow_total, ch->sub_count);
     for (uint32_t i = 0; i < ch->sub_count; i++)
-        outq_doom(w, conn_at(w, chan_subs(ch)[i]));
+        outq_doom(w, conn_at(w, chan_subs(ch)[i]), CLOSE_INTERNAL);
 }
 
 void
