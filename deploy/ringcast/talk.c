@@ -276,6 +276,17 @@ nearest(char *list)
     return best;
 }
 
+/* Whether somebody said which directory, and nobody where clients connect: then the default address would be a
+ * guess, and might well be another server's. */
+static bool
+only_the_directory_is_known(const struct conf *c)
+{
+    static const char *const by_itself[] = {"its default", "chosen by itself"};
+    const char *dir = conf_place(c, "run.dir");
+    return strcmp(dir, by_itself[0]) != 0 && strcmp(dir, by_itself[1]) != 0 &&
+        strcmp(conf_place(c, "worker.listen"), by_itself[0]) == 0;
+}
+
 /* The server that --url names, else the one that runs in run.dir, else the first of worker.listen.
  */
 static bool
@@ -285,6 +296,11 @@ find_server(const struct conf *c, const char *given, struct client_url *u, struc
     if (given != NULL)
         return client_parse_url(u, given, c->sc_path, err);
     bool from_run_dir = rundir_read_listen(c->run_dir, listen, sizeof listen);
+    if (!from_run_dir && only_the_directory_is_known(c))
+        return conf_fail(err,
+            "no ringcast run has left its address in %s (run.dir, %s); processes that were started by hand leave "
+            "none: name the server with --url, or give worker.listen as they have it",
+            c->run_dir, conf_place(c, "run.dir"));
     if (!from_run_dir)
         join(&c->worker_listen, listen, sizeof listen);
     const char *place = nearest(listen);

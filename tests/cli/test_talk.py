@@ -247,6 +247,22 @@ class Real(cli.Case):
         self.assertEqual(status, 0, err)
         self.assertFalse(self.run_dir.exists())
 
+    def test_beside_processes_started_by_hand_it_is_told_where_to_go(self):
+        at = f"--run.dir={self.run_dir}"
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            listen = f"--worker.listen=tcp://127.0.0.1:{s.getsockname()[1]}"
+        for kind in ("broker", "worker"):
+            p = cli.Ringcast([self.bin / f"ringcast-{kind}", at, listen, "--worker.rings=1", "--log.level=info"], self.env)
+            self.started.append(p)
+            p.wait_line("err", " ready " if kind == "broker" else " attached ")
+        err = self.ringcast("publish", at, "chat", "1", status=1)[2]
+        self.assertIn(f"no ringcast run has left its address in {self.run_dir}", err)
+        self.assertIn("name the server with --url, or give worker.listen as they have it", err)
+        self.ringcast("publish", at, listen, "chat", "1", status=0)
+        for p in reversed(self.started):
+            self.assertEqual(p.end(signal.SIGTERM)[0], 0)
+
 
 if __name__ == "__main__":
     cli.main()
