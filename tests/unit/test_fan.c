@@ -360,10 +360,11 @@ who_misses_a_message_for_want_of_memory_ends(void **state)
     t_memory_ends(0);
     for (unsigned i = 0; i < 5; i++) {
         t_hears_message(who[i], "x", "1");
-        t_hears_close(who[i], 1013);
+        t_hears_close(who[i], 1011);
         t_hears_end(who[i]);
     }
     assert_int_equal(t_counter(dropped_slow_total), 5);
+    assert_int_equal(t_closes(CLOSE_INTERNAL), 5);
     t_message("y", "2");
     t_hears_message(other, "y", "1");
     t_hears_message(other, "y", "2");
