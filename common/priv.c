@@ -85,9 +85,15 @@ priv_user_find(struct priv_user *u, const struct conf *c, const char *setting, b
 /* ---- giving up ---- */
 
 void
-priv_begin(void)
+priv_no_new(void)
 {
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+void
+priv_begin(void)
+{
+    priv_no_new();
     for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
         (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* needs CAP_SETPCAP; without, nothing can use the set either */
 }
@@ -123,7 +129,8 @@ bool
 priv_drop(const struct priv_user *u, const struct conf *c, struct conf_error *err)
 {
     if (u->change && (!become(u) || !is_final(u)))
-        return conf_fail(err, "cannot become user %u, group %u: %s; CAP_SETUID and CAP_SETGID are needed",
+        return conf_fail(err, "cannot become user %u, group %u: %s; leave it CAP_SETUID and CAP_SETGID (a broker CAP_CHOWN, too), start it "
+            "as that user, or let it stay root (worker.user=root, broker.user=root)",
             (unsigned)u->uid, (unsigned)u->gid, strerror(errno));
     priv_drop_capabilities();
     bool dumps = c->run_core_dumps || PRIV_INSTRUMENTED;

@@ -40,6 +40,8 @@ struct priv_state {
 bool priv_user_find(struct priv_user *u, const struct conf *c, const char *setting, bool other,
     struct conf_error *err) MUST_CHECK;
 
+/* No privileges are gained by programs that are started from here; for who keeps his own, `ringcast run`. */
+void priv_no_new(void);
 /* Before threads are made, for they inherit it: no new privileges through programs that are started, and the
  * bounding set emptied where that is allowed. */
 void priv_begin(void);

@@ -551,6 +551,7 @@ run_command(struct conf *c)
     struct conf_error err;
     struct run r = {.c = c, .signal_fd = -1, .dir = {.lock_fd = -1}};
     log_init("run", c->log_level, (uint32_t)c->log_rate);
+    priv_no_new();
     if (!run_open(&r, &err)) {
         (void)fprintf(stderr, "ringcast: %s\n", err.text);
         run_close(&r);

@@ -40,6 +40,7 @@ test('rights: started as root, workers and brokers are users of their own', limi
     for (const p of [...await server.pages('worker'), ...await server.pages('broker')])
         assert.deepEqual(['user_id', 'capabilities', 'no_new_privs', 'core_dumps', 'seccomp', 'ring_restricted', 'refused_calls_total'].map(c => p.counters[c]),
             [p.process === 'worker' ? 60001 : 60002, 0, 1, sanitized ? 1 : 0, sanitized ? 0 : 2, 1, 0]);
+    assert.equal(threads(server.pid)[0].NoNewPrivs, '1');
     const { stdout } = await ringcast('status', `--run.dir=${server.runDir}`);
     const limits = sanitized ? 'system calls not limited, ring limited, core dumps' : 'system calls limited, ring limited, no core dumps';
     for (const [who, uid] of [['worker.0', 60001], ['worker.1', 60001], ['broker.0', 60002], ['broker.1', 60002]])
