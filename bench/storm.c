@@ -57,9 +57,11 @@ static NORETURN void
 child_main(struct storm_shared *s, const struct load_conf *conf, uint32_t conns, double per_second)
 {
     static struct load l;
-    struct sched_param idle = {0};
+    int policy = sched_getscheduler(0);
+    bool real_time = policy == SCHED_FIFO || policy == SCHED_RR;
+    struct sched_param lowest = {.sched_priority = real_time ? 1 : 0};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)sched_setscheduler(0, SCHED_IDLE, &idle);
+    (void)sched_setscheduler(0, real_time ? SCHED_RR : SCHED_IDLE, &lowest);
     for (;;) {
         struct timespec nap = {.tv_nsec = 1000000};
         while (atomic_load(&s->want) == 0)
