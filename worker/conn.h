@@ -53,6 +53,8 @@ enum conn_flag {
     CF_NOTED = 4096,      /* its end has been counted and logged */
     CF_TLS = 8192,        /* of a listener that speaks TLS */
     CF_TLS_WAITS = 16384, /* on worker.tls_waiting */
+    CF_PROMPT = 32768,    /* an answer of its own waits, so pacing does not hold it back */
+    CF_PACED = 65536,     /* on worker.paced */
     CF_OVER = 1u << 20,   /* its address has too many connections: the request gets 429 */
 };
 
@@ -97,6 +99,7 @@ struct conn {
     /* Output */
     struct segq out;        /* whole frames, the first perhaps in part (worker/outq.h) */
     struct tls_conn *tls;   /* NULL: plain, or no whole record has come yet */
+    uint32_t sent_in;       /* round of pacing it was last sent to in */
     uint32_t stall_at;      /* tick since which nothing was taken; while CF_SLOW */
     /* Input */
     struct conn_in *in;

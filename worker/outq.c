@@ -160,6 +160,7 @@ outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n)
 {
     if (c->state == CONN_DEAD || c->flags & CF_DOOMED)
         return false;
+    c->flags |= CF_PROMPT;
     if (c->flags & CF_SLOW && c->state == CONN_OPEN && outq_bytes(c) > w->conf->out_queue_low)
         conn_pause(w, c, PAUSE_OUTPUT); /* who does not read its answers is not read from */
     if (n > RC_CLASS_MAX / 4 || c->flags & CF_SLOW)
@@ -237,7 +238,7 @@ send_one(struct worker *w, struct conn *c, struct flush *f)
     else
         prep_gather(w, c, sqe, f);
     ring_set_tag(sqe, OP_SEND, c->head.gen, conn_slot(w, c));
-    c->flags |= CF_SENDING;
+    c->flags = (c->flags | CF_SENDING) & ~(uint32_t)CF_PROMPT;
     c->inflight++;
     COUNT(w, sends_total);
 }
@@ -252,6 +253,40 @@ submit_all(struct worker *w)
     }
 }
 
+/* Pacing: what is published to a connection that was sent to in this round waits for the next, so that one send carries
+ * more under load; a round is out.pacing long. Who was not is sent to at once, so nothing waits when it is quiet. */
+static bool
+hold_back(struct worker *w, struct conn *c)
+{
+    if (c->sent_in != w->pace_round || c->flags & (CF_PROMPT | CF_SLOW) || c->state != CONN_OPEN) {
+        c->sent_in = w->pace_round;
+        return false;
+    }
+    if (!(c->flags & CF_PACED)) {
+        c->flags |= CF_PACED;
+        slot_push(&w->paced, conn_slot(w, c));
+    }
+    COUNT(w, sends_paced_total);
+    return true;
+}
+
+void
+outq_pace(struct worker *w)
+{
+    if (w->now.ns < w->pace_end)
+        return;
+    w->pace_end = w->now.ns + w->pace_ns;
+    w->pace_round++;
+    for (uint32_t i = 0; i < w->paced.n; i++) {
+        struct conn *c = conn_at(w, w->paced.v[i]);
+        if (c->head.next != POOL_LIVE || !(c->flags & CF_PACED))
+            continue;
+        c->flags &= ~(uint32_t)CF_PACED;
+        outq_touch(w, c);
+    }
+    w->paced.n = 0;
+}
+
 void
 outq_flush(struct worker *w)
 {
@@ -264,6 +299,8 @@ outq_flush(struct worker *w)
             continue;
         c->flags &= ~(uint32_t)CF_DIRTY;
         if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
+            continue;
+        if (UNLIKELY(w->pace_ns > 0) && hold_back(w, c))
             continue;
         if (c->tls != NULL) {
             xp_tls_seal(w, c);

@@ -31,7 +31,9 @@ uint32_t outq_count_frames(const struct conn *c, uint32_t keep);
 void outq_track(struct conn *c, uint32_t n);
 /* Drops everything that waits. */
 void outq_clear(struct worker *w, struct conn *c);
-/* One send for each connection on the list. */
+/* The time in the worker has moved: at the end of a round of pacing those held back may be sent to. Before outq_flush. */
+void outq_pace(struct worker *w);
+/* One send for each connection on the list, but for those that pacing holds back. */
 void outq_flush(struct worker *w);
 /* The kernel took n bytes of outq_wire. */
 void outq_taken(struct worker *w, struct conn *c, uint32_t n);

@@ -126,6 +126,7 @@ read_limits(struct worker *w)
 {
     const struct conf *conf = w->conf;
     uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
+    w->pace_ns = conf->out_pacing * 1000000;
     w->buffers_max = conf->mem_buffers ? conf->mem_buffers / rings : UINT64_MAX;
     const struct conf_namespaces *namespaces = conf_namespaces_now(conf);
     w->ns_round = (uint16_t)(w->ns_round + (namespaces != w->namespaces));
@@ -317,7 +318,10 @@ sleep_ns(struct worker *w, uint32_t max_wait_ms)
         ms = MIN(ms, (uint32_t)1);
     else
         ms = MIN(ms, (w->links_at - w->tick) * WHEEL_TICK_MS);
-    return ms == 0 ? 100000 : (uint64_t)ms * 1000000;
+    uint64_t ns = ms == 0 ? 100000 : (uint64_t)ms * 1000000;
+    if (w->paced.n > 0)
+        ns = MIN(ns, w->pace_end > w->now.ns ? w->pace_end - w->now.ns : 1000);
+    return ns;
 }
 
 void
@@ -351,6 +355,8 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     if (w->unbuffered.n > 0)
         rearm_unbuffered(w);
     links_flush(w->links);
+    if (w->pace_ns > 0 || w->paced.n > 0)
+        outq_pace(w);
     outq_flush(w);
     enforce_memory(w);
     reclaim(w);

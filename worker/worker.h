@@ -95,6 +95,9 @@ struct worker {
     struct links *links;
     struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */
     struct slot_list dirty;        /* something to send at the end of the turn */
+    struct slot_list paced;        /* what is published to them waits for the end of the round (out.pacing) */
+    uint32_t pace_round;
+    uint64_t pace_ns, pace_end;    /* length of a round, 0: no pacing; when the present one ends */
     struct slot_list dirty_chans;  /* channels with a batch to hand out */
     struct slot_list doomed;       /* to be closed once no list is being walked */
     struct slot_list ready;        /* input held over because the turn's share was used up */

@@ -551,6 +551,62 @@ an_answer_that_finds_no_memory_ends_its_client(void **state)
     hear(other, 50, 2);
 }
 
+static void
+pacing_joins_what_is_published_and_holds_nothing_else(void **state)
+{
+    (void)state;
+    t.conf.out_pacing = 5;
+    t_begin();
+    struct t_client *a = t_open();
+    t_subscribe(a, "news");
+    t_pass(10);
+    t_message("news", "1"); /* quiet until now: at once */
+    t_turn();
+    t_hears_message(a, "news", "1");
+    uint64_t sends = t_counter(sends_total);
+    t_message("news", "2");
+    t_turn();
+    t_message("news", "3");
+    t_turns(3);
+    t_hears_nothing(a);
+    assert_int_equal(t_counter(sends_total), sends);
+    assert_true(t_counter(sends_paced_total) > 0);
+    t_pass(5);
+    t_turns(2);
+    t_hears_message(a, "news", "2");
+    t_hears_message(a, "news", "3");
+    assert_int_equal(t_counter(sends_total), sends + 1); /* one send carried both */
+    t_message("news", "4");
+    t_turn();
+    t_hears_nothing(a);
+    t_frame(a, WS_PING, "?", 1); /* an answer does not wait, and takes along what waits in front of it */
+    t_turns(2);
+    t_hears_message(a, "news", "4");
+}
+
+static void
+pacing_forgets_who_left(void **state)
+{
+    (void)state;
+    t.conf.out_pacing = 5;
+    t_begin();
+    struct t_client *a = t_open();
+    t_subscribe(a, "news");
+    t_pass(10);
+    t_message("news", "1");
+    t_turn();
+    t_message("news", "2");
+    t_turn();
+    assert_int_equal(t.w->paced.n, 1);
+    t_close(a);
+    T_UNTIL(t_counter(connections) == 0);
+    struct t_client *b = t_open(); /* in the same slot */
+    t_pass(10);
+    t_turns(2);
+    t_hears_nothing(b);
+    assert_int_equal(t.w->paced.n, 0);
+}
+
 int
 main(void)
 {
@@ -558,6 +614,8 @@ main(void)
         T(what_is_put_in_a_turn_is_one_stretch_and_one_send),
         T(many_stretches_take_several_sends_one_after_the_other),
         T(two_sends_are_never_in_flight),
+        T(pacing_joins_what_is_published_and_holds_nothing_else),
+        T(pacing_forgets_who_left),
         T(a_crowd_of_gathered_sends_goes_out_in_one_turn),
         T(large_pieces_have_blocks_of_their_own),
         T(events_are_framed_by_their_length),
