@@ -227,3 +227,18 @@ test('the kernel makes the records where it can, and not with tls.kernel=off', l
     await s.stop();
     if (!has) t.diagnostic('this kernel has no kTLS: only that it is not missed was shown');
 });
+
+test('compressed publications over TLS', limit, async () => {
+    const s = await start();
+    const options = secure(s, { perMessageDeflate: { threshold: 0 } });
+    const sockets = [], data = { text: 'a line that comes back often. '.repeat(300) };
+    for (const major of [majors[0], majors.at(-1)]) sockets.push(await connected(major, s, options));
+    const gots = await Promise.all(sockets.map(c => subscribed(c, 'news')));
+    for (let i = 0; i < 20; i++) await sockets[i % 2].invokePublish('news', { ...data, i });
+    await Promise.all(gots.map(g => arrived(g, 20)));
+    for (const g of gots) assert.deepEqual(g.map(m => m.i), [...Array(20).keys()]);
+    assert.equal(await s.counter('deflate_out_messages_total'), 20);
+    assert.ok(await s.counter('bytes_out_total') < 20 * 2 * data.text.length / 4);
+    await hangUp(...sockets);
+    await s.stop();
+});

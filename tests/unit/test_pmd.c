@@ -730,6 +730,49 @@ namespaces_decide_how(UNUSED void **state)
     }
 }
 
+/* Whatever allocation fails: a message comes packed or plain, or its connection ends; and contexts stay what both sides
+ * think they are. */
+static void
+without_memory_messages_go_plain(UNUSED void **state)
+{
+    takeover_settings();
+    t_begin();
+    struct hearer first = hearer(NULL, false); /* the ring's lists are made: they do not fail, they die */
+    publish(900, 1);
+    hears_news(&first, view_str(json_of(900, 1)), false);
+    t_close(first.c);
+    for (unsigned n = 0; n <= 24; n++) {
+        struct hearer h[] = {hearer("permessage-deflate", true), hearer(OFFER_15 "; server_no_context_takeover", false), hearer(NULL, false)};
+        for (unsigned k = 0; k < 3; k++) {
+            if (k == n % 2)
+                t_memory_ends(1 + n / 2);
+            publish(900, k);
+            t_turns(2);
+            t_memory_ends(0);
+            if (k == n % 2 && t_counter(dropped_slow_total) > 0)
+                break; /* there was no room to encode it at all, or for the queue */
+            for (size_t i = 0; i < ARRAY_LEN(h); i++) {
+                struct view payload;
+                struct buf out = buf_make(5000);
+                unsigned op = t_next_frame(h[i].c, &payload);
+                if (op & PACKED) {
+                    deflate_reader_begin(h[i].r, h[i].keep);
+                    assert_int_equal(deflate_reader_put(h[i].r, payload, out.max, &out), DEFLATE_OK);
+                    assert_int_equal(deflate_reader_end(h[i].r, out.max, &out), DEFLATE_OK);
+                    payload = buf_view(&out);
+                }
+                assert_non_null(memmem(payload.p, payload.n, json_of(900, k), strlen(json_of(900, k))));
+                buf_free(&out);
+            }
+        }
+        hearers_end(h, ARRAY_LEN(h));
+        for (size_t i = 0; i < ARRAY_LEN(h); i++)
+            t_close(h[i].c);
+        T_UNTIL(t_counter(connections) == 0);
+        t.w->metrics[RM_dropped_slow_total] = 0;
+    }
+}
+
 static void
 who_does_not_want_context_kept_is_heard(UNUSED void **state)
 {
@@ -810,6 +853,7 @@ main(void)
         T(context_is_kept_both_ways),
         T(plain_messages_leave_the_context_alone),
         T(namespaces_decide_how),
+        T(without_memory_messages_go_plain),
         T(who_does_not_want_context_kept_is_heard),
         T(above_the_budget_nobody_keeps_context),
     };
