@@ -73,4 +73,15 @@ view_head(struct view v, size_t n)
     return (struct view){v.p, MIN(n, v.n)};
 }
 
+/* Without the blanks and tabs around it: what HTTP calls optional white space. */
+static inline struct view
+view_trim(struct view v)
+{
+    while (v.n && (v.p[0] == ' ' || v.p[0] == '\t'))
+        v = view_from(v, 1);
+    while (v.n && (v.p[v.n - 1] == ' ' || v.p[v.n - 1] == '\t'))
+        v.n--;
+    return v;
+}
+
 #endif

@@ -16,16 +16,6 @@ struct offer {
     uint8_t client_bits; /* 0: offered without a value */
 };
 
-static struct view
-trim(struct view v)
-{
-    while (v.n && (v.p[0] == ' ' || v.p[0] == '\t'))
-        v = view_from(v, 1);
-    while (v.n && (v.p[v.n - 1] == ' ' || v.p[v.n - 1] == '\t'))
-        v.n--;
-    return v;
-}
-
 /* Cuts off what stands in front of the next separator outside of quotes. False if there is none: the part is
  * all there was. A quote that never ends swallows the rest. */
 static bool
@@ -41,7 +31,7 @@ part_take(struct view *rest, uint8_t separator, struct view *part)
             i++;
     }
     bool found = i < v.n;
-    *part = trim(view_head(v, i));
+    *part = view_trim(view_head(v, i));
     *rest = view_from(v, i + 1);
     return found;
 }
@@ -91,7 +81,7 @@ param_read(struct view param, struct offer *o)
 {
     struct view name, value = param;
     bool has_value = part_take(&value, '=', &name);
-    value = trim(value);
+    value = view_trim(value);
     if (view_eq(name, VIEW("server_no_context_takeover")))
         return !has_value && once(&o->server_no_takeover);
     if (view_eq(name, VIEW("client_no_context_takeover")))

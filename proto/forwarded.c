@@ -26,16 +26,6 @@ walk_entry(struct walk *k, const struct addr *a)
     k->found = true;
 }
 
-static struct view
-trim(struct view v)
-{
-    while (v.n > 0 && (v.p[0] == ' ' || v.p[0] == '\t'))
-        v = view_from(v, 1);
-    while (v.n > 0 && (v.p[v.n - 1] == ' ' || v.p[v.n - 1] == '\t'))
-        v.n--;
-    return v;
-}
-
 static bool
 is_port(struct view v)
 {
@@ -84,7 +74,7 @@ walk_xff(struct walk *k, struct view list)
     for (;;) {
         const uint8_t *comma = list.n > 0 ? memchr(list.p, ',', list.n) : NULL;
         size_t n = comma != NULL ? (size_t)(comma - list.p) : list.n;
-        struct view node = trim(view_head(list, n));
+        struct view node = view_trim(view_head(list, n));
         if (node.n > 0) /* empty entries are allowed in lists (RFC 9110 section 5.6.1) */
             walk_node(k, node);
         if (comma == NULL)
@@ -137,7 +127,7 @@ pair_take(struct view v, struct element *e)
     while (n < v.n && v.p[n] != '=' && v.p[n] != ',' && v.p[n] != ';')
         n++;
     if (n == v.n || v.p[n] != '=') {
-        e->bad = e->bad || trim(view_head(v, n)).n > 0; /* a name without a value */
+        e->bad = e->bad || view_trim(view_head(v, n)).n > 0; /* a name without a value */
         return view_from(v, n);
     }
     struct view name = view_head(v, n), rest = view_from(v, n + 1);
@@ -172,7 +162,7 @@ walk_rfc7239(struct walk *k, struct view list)
     struct element e = {0};
     bool empty = true;
     for (;;) {
-        list = trim(list);
+        list = view_trim(list);
         if (list.n == 0)
             break;
         if (list.p[0] == ',') {

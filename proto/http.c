@@ -80,16 +80,6 @@ find(struct view v, uint8_t c, size_t *at)
     return hit != NULL;
 }
 
-static struct view
-trim(struct view v)
-{
-    while (v.n && (v.p[0] == ' ' || v.p[0] == '\t'))
-        v = view_from(v, 1);
-    while (v.n && (v.p[v.n - 1] == ' ' || v.p[v.n - 1] == '\t'))
-        v.n--;
-    return v;
-}
-
 /* ---- request line (RFC 9112 section 3)
  * ----------------------------------------------------------- */
 
@@ -325,7 +315,7 @@ field_parse(struct view line, struct http_field *f)
     if (n == 0 || n == line.n || line.p[n] != ':')
         return false;
     f->name = view_head(line, n);
-    f->value = trim(view_from(line, n + 1));
+    f->value = view_trim(view_from(line, n + 1));
     return true;
 }
 
@@ -468,7 +458,7 @@ list_has(struct view list, struct view token)
     while (list.n) {
         size_t n = list.n;
         find(list, ',', &n);
-        if (view_eq_nocase(trim(view_head(list, n)), token))
+        if (view_eq_nocase(view_trim(view_head(list, n)), token))
             return true;
         list = view_from(list, n + 1);
     }

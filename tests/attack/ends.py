@@ -32,7 +32,7 @@ async def drain(ctx):
             await asyncio.sleep(0.002)
     load = asyncio.create_task(publish())
     tasks = [asyncio.create_task(read(p)) for p in peers]
-    await asyncio.sleep(0.2)
+    await ctx.until("the load", lambda: s.total("publishes_in_total") >= 20)
     begin = time.monotonic()
     s.proc.send_signal(signal.SIGTERM)
     await asyncio.gather(*tasks)
@@ -49,9 +49,9 @@ async def twice(ctx):
     s = ctx.server
     for z in await ctx.many(5, lambda: ctx.sc(rcvbuf=4096)):
         z.send(text({"event": "#subscribe", "data": {}, "cid": 1}) * 20000)
-    await asyncio.sleep(0.2)
+    await ctx.until("all of them stopped", lambda: s.total("reads_paused_total") >= 5)
     s.proc.send_signal(signal.SIGTERM)
-    await asyncio.sleep(0.1)
+    await ctx.until("the drain", lambda: " drain connections=" in s.log())
     begin = time.monotonic()
     s.proc.send_signal(signal.SIGTERM)
     await ctx.until("its end", lambda: s.proc.poll() is not None, 3)

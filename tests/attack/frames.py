@@ -66,9 +66,10 @@ async def small(ctx):
 async def announced(ctx):
     before = ctx.server.rss()
     peers = await ctx.many(200, ctx.sc)
+    came, piece = ctx.server.total("bytes_in_total"), header(TEXT, 1 << 20) + b"x"
     for p in peers:
-        p.send(header(TEXT, 1 << 20) + b"x")
-    await asyncio.sleep(0.3)
+        p.send(piece)
+    await ctx.until("all of it", lambda: ctx.server.total("bytes_in_total") >= came + 200 * len(piece))
     grown = ctx.server.rss() - before
     check(grown < 24 << 20, f"200 announcements cost {grown >> 20} MiB")
 

@@ -141,9 +141,10 @@ async def unfinished(ctx):
     s = ctx.server
     before = s.total("buffers_bytes")
     peers = await ctx.many(300, ctx.tcp)
+    came, piece = s.total("bytes_in_total"), b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 15000
     for p in peers:
-        p.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 15000)
-    await asyncio.sleep(0.2)
+        p.send(piece)
+    await ctx.until("all of it", lambda: s.total("bytes_in_total") >= came + 300 * len(piece))
     check(s.total("buffers_bytes") - before < 300 * 40000, "more than twice what arrived")
     ctx.end()
     await ctx.until("the buffers are released", lambda: s.total("buffers_bytes") <= before + 65536)

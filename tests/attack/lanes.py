@@ -184,9 +184,9 @@ async def nonsense(ctx):
         lie(f)
         check(await asyncio.to_thread(f.gone), f"lie {i} was believed")
         f.end()
-    f = Fake(ctx).attach()
+    f, before = Fake(ctx).attach(), counters(ctx)[1]["lane_sync"]
     f.record(SYNC, b"")
-    await asyncio.sleep(0.1)
+    await ctx.until("it was read", lambda: counters(ctx)[1]["lane_sync"] > before)
     f.commit(0)  # back
     check(await asyncio.to_thread(f.gone), "a tail that went back was believed")
     f.end()
@@ -225,13 +225,13 @@ async def noise(ctx):
 @S.case("one channel under many numbers and many channels under one: no interest is left")
 async def renamed(ctx):
     await settled(ctx)
-    f = Fake(ctx).attach()
+    f, before = Fake(ctx).attach(), counters(ctx)[1]["lane_subscribe"]
     for i in range(60):
         f.record(SUBSCRIBE, struct.pack("<II", i, i) + b"same", flags=1)
         f.record(SUBSCRIBE, struct.pack("<II", 9, i) + b"n%d" % (i % 7), flags=1)
         if i % 3 == 0:
             f.record(UNSUBSCRIBE, struct.pack("<II", i // 2, i // 2))
-    await asyncio.sleep(0.1)
+    await ctx.until("they were read", lambda: counters(ctx)[1]["lane_subscribe"] >= before + 120)
     f.end()
     await settled(ctx)
     check(counters(ctx)[1]["interests"] == 0, "interests of a dead ring")
@@ -273,7 +273,7 @@ async def stuck(ctx):
     try:
         for _ in range(300):
             p.send(text({"event": "#publish", "data": {"channel": "stuck", "data": "s" * 10000}}))
-        await asyncio.sleep(0.3)
+        await ctx.until("the stop", lambda: counters(ctx)[1]["xoff_total"] > 0)
         by = ctx.bystander(1.2)
         await by.verdict()
         await idle(ctx, "a lane is full", limit=0.06)

@@ -32,8 +32,9 @@ async def full(ctx):
         check(r is None or (r.status == 503 and r.get("Retry-After")), f"{r and r.status}")
     check(ctx.server.total("refused_connections_total") >= refused + 20, "not counted")
     await peers[0].alive()
+    there = ctx.server.total("connections")
     peers[1].reset()
-    await asyncio.sleep(0.2)
+    await ctx.until("room", lambda: ctx.server.total("connections") < there)
     await (await ctx.sc()).alive()
 
 
