@@ -57,6 +57,8 @@ def scene(name, settings=None, shape=(1, 1, 1), nofile=0, server=None):
 class Server:
     """`ringcast run` on a free port, in a directory of its own."""
 
+    env = {}  # more of it for its processes
+
     def __init__(self, bin_dir, settings, nofile=0):
         self.bin = bin_dir
         self.dir = tempfile.mkdtemp(prefix="attack-")
@@ -65,7 +67,7 @@ class Server:
         flags = {"worker.listen": "tcp://127.0.0.1:0", "run.dir": self.run_dir, "echo.path": "/echo",
                  "http.playground": "on", **settings}
         argv = [os.path.join(bin_dir, "ringcast"), "run"] + [f"--{k}={v}" for k, v in flags.items()]
-        env = dict(os.environ)
+        env = {**os.environ, **self.env}
         # The quarantine would look like memory that never comes back.
         env["ASAN_OPTIONS"] = "quarantine_size_mb=4:thread_local_quarantine_size_kb=64:" + env.get("ASAN_OPTIONS", "")
         env["UBSAN_OPTIONS"] = "print_stacktrace=1:" + env.get("UBSAN_OPTIONS", "")

@@ -211,7 +211,7 @@ for cuts in (list(compositions(bytes.fromhex("f248cdc9c90700"))),):
     add("D6.1", "every way to cut a compressed message of 7 bytes, a Ping in each gap", t_compositions, cuts, frame(PING, b"gap"))
 
 
-@case("D6.1", "control frames between the fragments are not compressed, and answered at once")
+@case("D6.1", "control frames between the fragments are not compressed, and answered at once", deadline=60)
 async def t_control(ctx):
     p = await deflated(ctx)
     for round_ in range(3):
@@ -246,7 +246,7 @@ async def t_empty_fragments(ctx):
     await p.leave()
 
 
-@case("D6", "compressed and uncompressed messages take turns; the plain ones are not in the window")
+@case("D6", "compressed and uncompressed messages take turns; the plain ones are not in the window", deadline=60)
 async def t_turns(ctx):
     p = await deflated(ctx)
     r = random.Random(6)
@@ -401,21 +401,21 @@ async def t_context(ctx, offer, want):
 
 
 for header_ in (KEPT, FRESH, NAME + b"; server_no_context_takeover", NAME + b"; client_no_context_takeover"):
-    add("D7.1.1", f"messages that resemble each other [{header_.decode()}]", t_context, header_, None)
-    add("D7.1.1", f"contexts kept, messages that resemble each other [{header_.decode()}]", t_context, header_, None, server="takeover")
+    add("D7.1.1", f"messages that resemble each other [{header_.decode()}]", t_context, header_, None, deadline=60)
+    add("D7.1.1", f"contexts kept, messages that resemble each other [{header_.decode()}]", t_context, header_, None, server="takeover", deadline=60)
 
 
 @case("D7.1.1", "contexts kept: both sides refer to the message before", server="takeover")
 async def t_both(ctx):
     p = await deflated(ctx, KEPT)
     check(not p.codec.agreed.client_fresh and not p.codec.agreed.server_fresh, f"{p.codec.agreed}")
-    data = random.Random(5).randbytes(3000)
+    data = random.Random(5).randbytes(1500).hex().encode()
     for i in range(20):
         payload = p.codec.deflate(data)
         check(i == 0 or len(payload) < 100, "the client's window is not used")
         p.send(packed(BINARY, payload))
         f = await p.frame()
-        check(f.packed == (i > 0) or f.packed, f"message {i} came back as it is")
+        check(f is not None and f.packed, f"message {i} came back as it is")
         check(i == 0 or len(f.data) < 200, f"message {i} takes {len(f.data)} bytes: the server's window is not used")
         check(p.codec.inflate(f.data) == data, "another message came back")
     await p.leave()

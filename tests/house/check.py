@@ -643,6 +643,27 @@ def names_exist(house):
                 house.fail(f"{name}:{number}", f"there is no {what}", "tell it as it is now")
 
 
+@rule
+def hazards_are_tested(house):
+    """each hazard of docs/hardening.md has a test, and the tests it names exist"""
+    page, rows = "docs/hardening.md", 0
+    if not house.has(page):
+        return house.fail(page, "is missing", "write it: a row for each hazard, with its tests")
+    for number, line in enumerate(house.text(page).split("\n"), 1):
+        if not line.startswith("| ") or line.startswith(("| ---", "| Hazard")):
+            continue
+        rows += 1
+        named = re.findall(r'`(tests/[\w./-]+)`: ((?:"[^"]+"(?:, )?)+)', line.rstrip("| ").rsplit("|", 1)[-1])
+        if not named:
+            house.fail(f"{page}:{number}", "names no test", 'write `tests/FILE`: "part of the name of a test"')
+        for file, names in named:
+            for name in re.findall(r'"([^"]+)"', names):
+                if not house.has(file) or name not in house.text(file):
+                    house.fail(f"{page}:{number}", f"{file} has no test \"{name}\"", "write the test, or name it as it is")
+    if rows == 0:
+        house.fail(page, "has no rows", "a row for each hazard")
+
+
 # Hosts that a file may name: public pages for people, and examples.
 HOSTS = re.compile(r"[\d.]+|example\.(com|org|net)|([\w-]+\.)*(github\.com|rfc-editor\.org|ietf\.org|iana\.org|w3\.org|kernel\.org|"
     r"keepachangelog\.com|semver\.org|socketcluster\.io|npmjs\.(com|org)|patreon\.com|feross\.org|opencollective\.com)")

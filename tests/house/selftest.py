@@ -99,6 +99,8 @@ case("links-resolve", "docs/README.md", append("[x](TOUR.md#nowhere)\n"), "no he
 case("names-exist", "docs/TOUR.md", append("`no_such_call()`\n"), "there is no no_such_call()")
 case("names-exist", "docs/ARCHITECTURE.md", append("`struct no_such`\n"), "there is no struct no_such")
 case("names-exist", "docs/TOUR.md", append("`worker/nowhere.c`\n"), "there is no worker/nowhere.c")
+case("hazards-are-tested", "docs/hardening.md", append("| a | b | c |\n"), "names no test")
+case("hazards-are-tested", "docs/hardening.md", append('| a | b | `tests/attack/slow.py`: "nobody hums" |\n'), 'no test "nobody hums"')
 case("speaks-of-itself-alone", "docs/TOUR.md", append(f"see {MACHINE}\n"), "names " + MACHINE)
 case("speaks-of-itself-alone", "docs/TOUR.md", append(f"by a {WHO}\n"), WHO)
 case("speaks-of-itself-alone", "tests/e2e/package-lock.json", append(f'"https://{HOST}/x"\n'), "names the host " + HOST)
