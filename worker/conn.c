@@ -534,6 +534,7 @@ conn_silence(struct worker *w, struct conn *c)
     leave_queues(w, c);
     subs_drop_all(w, c);
     in_free(w, c);
+    pmd_leave(w, c); /* what is yet to be said goes plain */
     c->pause = 0;
 }
 

@@ -28,7 +28,8 @@ struct pmd {
     struct deflate_writer *writers[PMD_LAST + 1]; /* by flavour, made when first needed */
     struct buf plain;                             /* the message at hand, inflated */
     struct buf packed;                            /* ... or deflated */
-    uint64_t bytes;                               /* what streams take */
+    uint64_t shared_bytes;                        /* what the ring's streams take */
+    uint64_t conn_bytes;                          /* ... and those of connections and large messages */
     uint64_t reserved;                            /* what those of connections may take */
     uint32_t turn, turn_bytes;                    /* what was compressed in that turn */
     uint64_t inflated;                            /* in the present share of the turn */
@@ -232,7 +233,8 @@ reader_for(struct worker *w, struct conn *c)
     bool own = keeps_context(c);
     struct deflate_reader **at = own ? &c->own->reader : &w->pmd->reader;
     if (*at == NULL)
-        *at = deflate_reader_new(own ? MAX(c->own->terms.client_bits, DEFLATE_BITS_MIN) : DEFLATE_BITS_MAX, &w->pmd->bytes);
+        *at = own ? deflate_reader_new(MAX(c->own->terms.client_bits, DEFLATE_BITS_MIN), &w->pmd->conn_bytes)
+                  : deflate_reader_new(DEFLATE_BITS_MAX, &w->pmd->shared_bytes);
     if (*at != NULL)
         deflate_reader_begin(*at, own);
     return *at;
@@ -270,7 +272,7 @@ static enum close_reason
 begin_stream(struct worker *w, struct conn *c, const struct ws_event *ev, uint64_t max)
 {
     struct conn_in *in = c->in;
-    in->inflating = deflate_reader_new(DEFLATE_BITS_MAX, &w->pmd->bytes);
+    in->inflating = deflate_reader_new(DEFLATE_BITS_MAX, &w->pmd->conn_bytes);
     if (in->inflating == NULL)
         return CLOSE_INTERNAL;
     struct buf packed = in->msg;
@@ -346,7 +348,8 @@ writer_for(struct worker *w, unsigned flavour, struct conn *c)
     unsigned bits = own ? c->own->terms.server_bits : flavour - PMD_FIRST + DEFLATE_BITS_MIN;
     int mem_level = own ? c->own->mem_level : (int)w->conf->deflate_mem_level;
     if (*at == NULL)
-        *at = deflate_writer_new(bits, (int)w->conf->deflate_level, mem_level, &w->pmd->bytes);
+        *at = deflate_writer_new(bits, (int)w->conf->deflate_level, mem_level,
+            own ? &w->pmd->conn_bytes : &w->pmd->shared_bytes);
     return *at;
 }
 
@@ -434,7 +437,13 @@ pmd_lost(struct conn *c)
 uint64_t
 pmd_bytes(const struct worker *w)
 {
-    return w->pmd->bytes;
+    return w->pmd->shared_bytes + w->pmd->conn_bytes;
+}
+
+uint64_t
+pmd_bytes_of_conns(const struct worker *w)
+{
+    return w->pmd->conn_bytes;
 }
 
 uint64_t
@@ -457,6 +466,6 @@ pmd_reclaim(struct worker *w)
         buf_free(&w->pmd->plain);
     if (w->pmd->packed.cap > SCRATCH_KEEP)
         buf_free(&w->pmd->packed);
-    GAUGE(w, deflate_bytes, w->pmd->bytes);
+    GAUGE(w, deflate_bytes, pmd_bytes(w));
     GAUGE(w, deflate_reserved_bytes, w->pmd->reserved);
 }

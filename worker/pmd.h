@@ -42,9 +42,12 @@ bool pmd_pack(struct worker *w, unsigned flavour, struct conn *c, struct view fr
 /* What was packed last for a connection was not sent after all. */
 void pmd_lost(struct conn *c);
 
-/* Memory of streams: counts towards mem.buffers. */
+/* Memory of streams, all of them. */
 uint64_t pmd_bytes(const struct worker *w);
-/* ... and of one connection's. */
+/* ... of connections and of messages that are under way: counts towards mem.buffers. What all share does not, for it is
+ * small and nobody's end would give it back. */
+uint64_t pmd_bytes_of_conns(const struct worker *w);
+/* ... of one connection. */
 uint64_t pmd_bytes_of(const struct conn *c);
 /* End of the turn: gives back what a large message left, shows the counters. */
 void pmd_reclaim(struct worker *w);

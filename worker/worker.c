@@ -216,7 +216,7 @@ static void
 enforce_memory(struct worker *w)
 {
     ceiling_look(w);
-    if (UNLIKELY(w->blocks.bytes + w->input_bytes + pmd_bytes(w) > w->buffers_max))
+    if (UNLIKELY(w->blocks.bytes + w->input_bytes + pmd_bytes_of_conns(w) > w->buffers_max))
         worker_end_largest(w);
 }
 
@@ -245,7 +245,7 @@ stamp(struct worker *w, struct mono began)
 {
     metric_beat(&w->page, w->now);
     COUNT(w, turns_total);
-    GAUGE(w, buffers_bytes, w->blocks.bytes + w->input_bytes + pmd_bytes(w));
+    GAUGE(w, buffers_bytes, w->blocks.bytes + w->input_bytes + pmd_bytes_of_conns(w));
     GAUGE(w, log_lost_total, log_lost());
     if (w->ring_idx == 0)
         GAUGE(w, refused_calls_total, calls_refused());

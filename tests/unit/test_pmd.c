@@ -730,6 +730,23 @@ namespaces_decide_how(UNUSED void **state)
     }
 }
 
+/* The ring's own do not: nobody's end would give them back. */
+static void
+streams_of_connections_count_towards_mem_buffers(UNUSED void **state)
+{
+    takeover_settings();
+    t.conf.mem_buffers = 450 << 10;
+    t_begin();
+    struct hearer h[] = {hearer(OFFER_15 "; server_no_context_takeover", false), hearer("permessage-deflate", true), hearer("permessage-deflate", true)};
+    publish(900, 1);
+    T_UNTIL(t_closes(CLOSE_MEMORY) == 1);
+    hears_news(&h[0], view_str(json_of(900, 1)), true);
+    T_UNTIL(t_conn(h[1].c) == NULL || t_conn(h[2].c) == NULL || t_conn(h[1].c)->state > CONN_OPEN || t_conn(h[2].c)->state > CONN_OPEN);
+    t_turns(5);
+    assert_int_equal(t_closes(CLOSE_MEMORY), 1);
+    hearers_end(h, ARRAY_LEN(h));
+}
+
 /* Whatever allocation fails: a message comes packed or plain, or its connection ends; and contexts stay what both sides
  * think they are. */
 static void
@@ -853,6 +870,7 @@ main(void)
         T(context_is_kept_both_ways),
         T(plain_messages_leave_the_context_alone),
         T(namespaces_decide_how),
+        T(streams_of_connections_count_towards_mem_buffers),
         T(without_memory_messages_go_plain),
         T(who_does_not_want_context_kept_is_heard),
         T(above_the_budget_nobody_keeps_context),
