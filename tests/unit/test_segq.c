@@ -56,7 +56,7 @@ test_taking_ends_inside_stretches_and_at_their_ends(void **state)
     (void)state;
     struct segq q = {0};
     for (int i = 0; i < 20; i++) {
-        char text[8];
+        char text[16];
         snprintf(text, sizeof text, "<%02d>", i);
         struct rc *rc = block(text);
         assert_true(segq_append(&q, rc, 0, 4));

@@ -375,7 +375,7 @@ open_stuffed(void)
 static void
 who_does_not_read_is_owed_one_pong_the_newest(void **state)
 {
-    char text[4];
+    char text[16];
     (void)state;
     t_begin();
     struct t_client *c = open_stuffed();
