@@ -15,22 +15,31 @@ import sys
 import tempfile
 import threading
 
+import certs
+
 
 def main():
     cut = sys.argv.index("--")
     options, command = sys.argv[1:cut], sys.argv[cut + 1:]
-    bin_dir, settings = "build/dev/bin", []
+    bin_dir, settings, tls = "build/dev/bin", [], False
     for name, value in zip(options[::2], options[1::2]):
         if name == "--bin":
             bin_dir = value
         elif name == "--set":
             settings.append("--" + value)
+        elif name == "--tls":
+            tls = value == "on"
         else:
             sys.exit(f"with_server.py: no option {name}")
     run_dir = tempfile.mkdtemp(prefix="ringcast-test-")
     log = tempfile.TemporaryFile()
+    scheme, listen = ("wss", "tls://127.0.0.1:0") if tls else ("ws", "tcp://127.0.0.1:0")
+    if tls:
+        keys = tempfile.mkdtemp(prefix="ringcast-test-")
+        pair = certs.make(keys)
+        settings += [f"--tls.certificate={pair}.pem", f"--tls.key={pair}.key"]
     server = subprocess.Popen(
-        [os.path.join(bin_dir, "ringcast"), "run", "--worker.listen=tcp://127.0.0.1:0", "--worker.rings=1",
+        [os.path.join(bin_dir, "ringcast"), "run", f"--worker.listen={listen}", "--worker.rings=1",
          f"--run.dir={run_dir}", "--run.drain_timeout=1s", *settings], stdout=subprocess.PIPE, stderr=log, text=True)
     watchdog = threading.Timer(30, server.kill)
     watchdog.start()
@@ -38,9 +47,9 @@ def main():
     try:
         ready = server.stdout.readline()
         watchdog.cancel()
-        port = re.search(r"ready on tcp://[^ ]*:(\d+)", ready)
+        port = re.search(r"ready on (?:tcp|tls)://[^ ]*:(\d+)", ready)
         if port:
-            status = subprocess.call([a.replace("{url}", f"ws://127.0.0.1:{port[1]}").replace("{pid}", str(server.pid))
+            status = subprocess.call([a.replace("{url}", f"{scheme}://127.0.0.1:{port[1]}").replace("{pid}", str(server.pid))
                 for a in command])
     finally:
         watchdog.cancel()
@@ -51,6 +60,8 @@ def main():
             server.kill()
             ended = server.wait()
         shutil.rmtree(run_dir, ignore_errors=True)
+        if tls:
+            shutil.rmtree(keys, ignore_errors=True)
     if ended != 0 or status != 0:
         log.seek(0)
         sys.stderr.write(f"the server ended with {ended} and said:\n" + log.read().decode(errors="replace")[-3000:])
