@@ -201,7 +201,7 @@ chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, s
         for (unsigned k = 0; k < ch->count; k++) {
             struct peer *p = peer_at(b, v[k].peer);
             message_put(b, v[k], ch->seq, has_data, data);
-            if (UNLIKELY(peer_is_behind(b, p)))
+            if (UNLIKELY(peer_is_behind(b, p) || peer_is_busy(p, v[k].chan)))
                 peer_xoff(b, p, from, name);
         }
     } else {

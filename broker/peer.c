@@ -238,6 +238,15 @@ peer_is_behind(const struct broker *b, const struct peer *p)
     return p->overflow.n - p->overflow_at > HIGH(b);
 }
 
+bool
+peer_is_busy(const struct peer *p, uint32_t chan)
+{
+    for (uint32_t i = 0; i < p->busy_count; i++)
+        if (p->busy[i] == chan)
+            return true;
+    return false;
+}
+
 static void
 say_name(struct broker *b, struct peer *p, enum ipc_type type, struct view name)
 {
@@ -301,7 +310,7 @@ peer_catch_up(struct broker *b, struct peer *p)
         buf_free(&p->overflow);
         p->overflow_at = 0;
     }
-    if (p->blocked != NULL && p->overflow.n - p->overflow_at <= LOW(b))
+    if (p->blocked != NULL && p->busy_count == 0 && p->overflow.n - p->overflow_at <= LOW(b))
         unblock(b, p);
 }
 
@@ -456,6 +465,29 @@ on_unsubscribe(struct broker *b, struct peer *p, const struct lane_record *r, co
     return HANDLED;
 }
 
+/* Who publishes to the channel next is told to stop, ring by ring (chan_publish), until EASED. */
+static enum handled
+on_busy(struct peer *p, const struct lane_record *r, const uint8_t *payload)
+{
+    uint32_t chan;
+    if (r->n != 4)
+        return NONSENSE;
+    memcpy(&chan, payload, 4);
+    if (p->busy_count < PEER_BUSY_MAX && !peer_is_busy(p, chan))
+        p->busy[p->busy_count++] = chan;
+    return HANDLED;
+}
+
+static enum handled
+on_eased(struct broker *b, struct peer *p, const struct lane_record *r)
+{
+    if (r->n != 0)
+        return NONSENSE;
+    p->busy_count = 0;
+    peer_catch_up(b, p);
+    return HANDLED;
+}
+
 static enum handled
 on_publish(struct broker *b, struct peer *p, const struct lane_record *r, const uint8_t *payload)
 {
@@ -480,6 +512,8 @@ handle(struct broker *b, struct peer *p, const struct lane_record *r, const uint
     case IPC_SUBSCRIBE: return on_subscribe(b, p, r, payload);
     case IPC_UNSUBSCRIBE: return on_unsubscribe(b, p, r, payload);
     case IPC_PUBLISH: return on_publish(b, p, r, payload);
+    case IPC_BUSY: return on_busy(p, r, payload);
+    case IPC_EASED: return on_eased(b, p, r);
     case IPC_SYNC:
         p->synced = true;
         answer(b, p, r, ERR_NONE);

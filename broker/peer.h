@@ -15,6 +15,9 @@ enum peer_state {
     PEER_GONE,     /* waiting for operations in flight */
 };
 
+/* Channels of which a ring has too much to send at a time; of more it is only heard by its lane. */
+#define PEER_BUSY_MAX 64
+
 /* A publisher's ring that was told to stop publishing to a channel because this ring is behind. */
 struct blocked {
     struct blocked *next;
@@ -45,6 +48,8 @@ struct peer {
     uint32_t *chan_of;      /* the ring's channel number -> our channel's slot + 1 */
     uint32_t chan_of_cap;
     struct blocked *blocked;
+    uint32_t busy[PEER_BUSY_MAX]; /* the ring's numbers of channels it has too much of (IPC_BUSY) */
+    uint32_t busy_count;
 };
 
 static inline struct peer *
@@ -71,6 +76,8 @@ bool peer_has_room(struct broker *b, struct peer *p, uint32_t n);
 /* Writes a record: into the lane, or behind it. NULL only when memory is out. */
 uint8_t *peer_put(struct broker *b, struct peer *p, enum ipc_type type, uint8_t flags, uint16_t aux, uint32_t n);
 bool peer_is_behind(const struct broker *b, const struct peer *p);
+/* Whether it said so of its channel number `chan`. */
+bool peer_is_busy(const struct peer *p, uint32_t chan);
 /* Tells `source` to stop publishing to the channel until `behind` has caught up. */
 void peer_xoff(struct broker *b, struct peer *behind, uint32_t source, struct view name);
 /* Overflow into the lane, as far as there is room; XON when it is low. */

@@ -35,10 +35,12 @@ enum conn_pause {
     PAUSE_TURN = 4,    /* its share of the turn was used up: on worker.ready */
     PAUSE_ANSWERS = 8, /* an answer must not overtake those a broker owes it */
     PAUSE_RATE = 16,   /* a bucket is empty: until meter.until */
+    PAUSE_FAN = 32,    /* the ring has too much to send: on worker.fan_waiting */
 };
 
 enum conn_flag {
     CF_DIRTY = 1,         /* on worker.dirty */
+    CF_URGENT = 1u << 21, /* on worker.urgent */
     CF_SENDING = 2,       /* a send is in flight */
     CF_POLLOUT = 4,       /* waiting for writability */
     CF_RECV = 8,          /* a receive is armed */
@@ -111,7 +113,7 @@ struct conn {
     uint32_t turn_bytes;    /* input processed in turn turn_at */
     uint32_t turn_at;
     uint16_t turn_packets;
-    uint16_t pad0;
+    uint16_t heavy;         /* what its publishes that brokers have not answered cost to hand out (fan_units) */
     /* Session */
     uint8_t dialect;        /* index into dialects[]; 0: not upgraded */
     uint8_t sess;           /* enum sess_state */

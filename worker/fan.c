@@ -9,8 +9,19 @@
 /* Below this many subscribers a message goes into the turn's shared arena; from here on the channel
  * gets a block of its own, so that a slow reader keeps that channel's messages and nothing else. */
 #define OWN_BLOCK_SUBS 4
+/* A batch that costs more than this, over all its subscribers, waits for those that cost less (outq_touch). */
+#define LIGHT_MAX (128u << 10)
+#define SUB_COST 1024
+/* Channels that brokers are told of at a time, over all of them; one broker remembers 64. */
+#define BUSY_MAX 256
 /* Frame header and the fixed text of a publication, and a name that is escaped throughout. */
 #define FRAME_ROOM(ch, data_n) (WS_HEADER_MAX + 64 + (size_t)(ch)->name_n * 6 + (data_n))
+
+static uint64_t
+cost_of(uint64_t subs, size_t n)
+{
+    return subs * (n + SUB_COST);
+}
 
 /* A block of the channel's own, or the turn's arena; with room for `need` bytes behind rc->n. */
 static struct rc *
@@ -140,6 +151,58 @@ fan_out_strictly(struct worker *w, struct chan *ch)
     return queued;
 }
 
+static void
+say_busy(struct worker *w, struct chan *ch)
+{
+    uint32_t slot = pool_slot(&w->chans, ch);
+    if (w->busy_chans.n >= BUSY_MAX)
+        return; /* the lane stops the others */
+    COUNT(w, busy_channels_total);
+    ch->busy = true;
+    slot_push(&w->busy_chans, slot);
+    link_busy(w->links, ch->broker, slot);
+}
+
+uint32_t
+fan_units(struct worker *w, struct view channel, size_t n, unsigned broker)
+{
+    if (link_was_stopped(w->links, broker, channel))
+        return FAN_UNITS_MAX / 4;
+    if (LIKELY(cost_of(w->most_subs, n) <= LIGHT_MAX))
+        return 0;
+    const struct chan *ch = subs_find(w, channel);
+    uint64_t cost = ch != NULL ? cost_of(ch->sub_count, n) : 0;
+    return cost <= LIGHT_MAX ? 0 : (uint32_t)MIN(cost >> 16, (uint64_t)FAN_UNITS_MAX);
+}
+
+static void
+let_publishers_go_on(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->fan_waiting.n; i++) {
+        struct conn *c = conn_at(w, w->fan_waiting.v[i]);
+        if (c->head.next == POOL_LIVE)
+            conn_resume(w, c, PAUSE_FAN);
+    }
+    w->fan_waiting.n = 0;
+}
+
+void
+fan_ease(struct worker *w)
+{
+    if (w->backlog > FAN_BACKLOG_LOW)
+        return;
+    if (UNLIKELY(w->fan_waiting.n > 0))
+        let_publishers_go_on(w);
+    if (LIKELY(w->busy_chans.n == 0))
+        return;
+    for (uint32_t i = 0; i < w->busy_chans.n; i++) {
+        struct chan *ch = pool_at(&w->chans, w->busy_chans.v[i]);
+        ch->busy = false; /* of a slot that was freed it means nothing */
+    }
+    w->busy_chans.n = 0;
+    links_eased(w->links);
+}
+
 void
 fan_out(struct worker *w, struct chan *ch)
 {
@@ -147,9 +210,14 @@ fan_out(struct worker *w, struct chan *ch)
     if (rc == NULL)
         return;
     const struct conf_namespace *ns = subs_namespace(w, ch);
+    bool heavy = cost_of(ch->sub_count, ch->batch_len) > LIGHT_MAX;
+    if (UNLIKELY(heavy && w->backlog > FAN_BACKLOG_HIGH && !ch->busy))
+        say_busy(w, ch);
+    w->fan_is_heavy = heavy;
     uint64_t queued = ns->slow == SLOW_CLOSE ? fan_out_strictly(w, ch) : behind_fan_out(w, ch, ns);
     COUNT_N(w, deliveries_total, queued * ch->batch_messages);
     COUNT_N(w, messages_out_total, queued * ch->batch_messages);
+    w->fan_is_heavy = false;
     drop_copies(w, ch);
     rc_unref(&w->blocks, rc);
     ch->batch = NULL;

@@ -14,6 +14,21 @@ void fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_dat
  * end of the drain for all (fan_out_all). */
 void fan_out(struct worker *w, struct chan *ch);
 void fan_out_all(struct worker *w);
+/* What handing out n bytes to the channel's subscribers here costs, in units of 64 KiB; 0 if that is no more than its
+ * share. A channel that other rings had too much of counts as several units, since nobody here knows. */
+uint32_t fan_units(struct worker *w, struct view channel, size_t n, unsigned broker);
+/* Most units that a connection's publishes may cost before it waits for the brokers' answers: so what one has under
+ * way stays within a few ms of sending, whatever its window. */
+#define FAN_UNITS_MAX 256
+/* After the flush: channels whose publishers were asked to stop may go on, once little is left to send. */
+void fan_ease(struct worker *w);
+
+/* Marks of what waits to be sent (worker.backlog), in bytes; a ring sends 1 to 2 GB/s. Above the first, whoever
+ * publishes to a channel that costs more than its share is asked to stop; below the second they go on. Above the third
+ * the ring takes nothing more from its lanes. */
+#define FAN_BACKLOG_HIGH (32u << 20)
+#define FAN_BACKLOG_LOW (8u << 20)
+#define FAN_BACKLOG_MAX (1u << 30)
 
 /* To one that agreed to compression, or is slow. */
 bool fan_give_specially(struct worker *w, struct chan *ch, struct conn *c);

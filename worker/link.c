@@ -25,6 +25,8 @@
 #define REFUSED_MS 2000      /* before asking again a broker that said no */
 #define BEAT_MS 200
 #define WAITING_MAX (1u << 18) /* requests without an answer, per broker */
+#define STOPPED_MAX 64       /* channels that are remembered to have been stopped; a later one takes the place of another */
+#define STOPPED_MS 10000
 #define XOFF_MAX 4096        /* channels that were stopped; more are stopped all at once */
 
 enum link_state {
@@ -63,6 +65,9 @@ struct link {
     uint64_t *xoff;       /* hashes of stopped channels */
     uint32_t xoff_n;
     bool xoff_all;
+    bool busy;            /* the broker was told of busy channels */
+    struct mono stopped_until;            /* some channel was stopped not long before */
+    uint64_t stopped[STOPPED_MAX];        /* hashes of such channels, each in its place */
 };
 
 struct links {
@@ -202,6 +207,35 @@ link_unsubscribe(struct links *ls, unsigned broker, uint32_t chan, uint32_t gen)
         return;
     memcpy(at, &chan, 4);
     memcpy(at + 4, &gen, 4);
+}
+
+void
+link_busy(struct links *ls, unsigned broker, uint32_t chan)
+{
+    struct link *l = &ls->link[broker];
+    uint8_t *at = l->state == LINK_UP && !l->up_now ? link_put(l, IPC_BUSY, 0, 0, 4) : NULL;
+    if (at == NULL)
+        return;
+    memcpy(at, &chan, 4);
+    l->busy = true;
+}
+
+void
+links_eased(struct links *ls)
+{
+    for (unsigned i = 0; i < ls->count; i++)
+        if (ls->link[i].busy && link_put(&ls->link[i], IPC_EASED, 0, 0, 0) != NULL)
+            ls->link[i].busy = false;
+}
+
+bool
+link_was_stopped(const struct links *ls, unsigned broker, struct view channel)
+{
+    const struct link *l = &ls->link[broker];
+    if (LIKELY(mono_reached(ls->now, l->stopped_until)))
+        return false;
+    uint64_t hash = XXH3_64bits(channel.p, channel.n);
+    return l->stopped[hash % STOPPED_MAX] == hash;
 }
 
 static bool
@@ -394,7 +428,7 @@ link_lost(struct link *l, const char *why)
     l->state = LINK_AWAY;
     l->up_now = false;
     l->xoff_n = 0;
-    l->xoff_all = false;
+    l->xoff_all = l->busy = false;
     l->try_at = was_up ? ls->now : mono_add_ms(ls->now, l->retry_ms);
     l->retry_ms = was_up ? RETRY_MIN_MS : MIN(l->retry_ms * 2, (uint32_t)RETRY_MAX_MS);
     count_up(ls);
@@ -644,13 +678,16 @@ on_failed(struct link *l, const struct lane_record *r, const uint8_t *p)
 static bool
 on_xoff(struct link *l, struct view name)
 {
+    uint64_t hash = XXH3_64bits(name.p, name.n);
     metric_add(l->all->metrics, RM_xoff_total, 1);
+    l->stopped_until = mono_add_ms(l->all->now, STOPPED_MS);
+    l->stopped[hash % STOPPED_MAX] = hash;
     if (l->xoff == NULL)
         l->xoff = malloc(XOFF_MAX * sizeof *l->xoff);
     if (l->xoff == NULL || l->xoff_n == XOFF_MAX)
         l->xoff_all = true; /* until the next XON */
     else
-        l->xoff[l->xoff_n++] = XXH3_64bits(name.p, name.n);
+        l->xoff[l->xoff_n++] = hash;
     return true;
 }
 

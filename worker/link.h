@@ -67,6 +67,13 @@ enum link_rc link_subscribe(struct links *, unsigned broker, uint32_t chan, uint
     struct view name, const struct call *, enum error_id *why) MUST_CHECK;
 /* Last one left. Never fails: kept behind a full lane, forgotten by a broker that is away. */
 void link_unsubscribe(struct links *, unsigned broker, uint32_t chan, uint32_t chan_gen);
+/* The ring has too much of a channel to send: whoever publishes to it, on any ring, is to stop until
+ * links_eased(). Asked for as long as the broker is attached; a later one knows nothing of it. */
+void link_busy(struct links *, unsigned broker, uint32_t chan);
+/* Whether some ring had too much of this channel in the last seconds. */
+bool link_was_stopped(const struct links *, unsigned broker, struct view channel);
+/* All of those may go on. */
+void links_eased(struct links *);
 enum link_rc link_publish(struct links *, struct view channel, unsigned broker, bool has_data,
     struct view data, const struct call *, enum error_id *why) MUST_CHECK;
 /* Puts a call into the line without asking the broker: on_done(ERR_NONE) comes when everything before

@@ -9,6 +9,8 @@
 #include "worker/xp_tls.h"
 
 #define IOV_PER_SEND 64   /* stretches in one send; the rest waits for the next */
+#define SEND_COST 4096    /* bytes that cost as much as a send that sends nothing */
+#define TURN_COST (8u << 20) /* what the sends of worker.dirty may cost in a turn: a few ms */
 #define IOV_SCRATCH 4096  /* stretches between two submits */
 #define MSG_SCRATCH 1024  /* gathered sends between two submits */
 #define PRIVATE_BLOCK 900 /* what a slow reader's own answers are kept in: one block of the first class */
@@ -67,10 +69,12 @@ outq_push_published(struct worker *w, struct conn *c, struct rc *rc, uint32_t of
 void
 outq_touch(struct worker *w, struct conn *c)
 {
-    if (!(c->flags & CF_DIRTY)) {
-        c->flags |= CF_DIRTY;
-        slot_push(&w->dirty, conn_slot(w, c));
-    }
+    bool urgent = !w->fan_is_heavy && outq_bytes(c) <= SEND_MAX;
+    uint32_t flag = urgent ? CF_URGENT : CF_DIRTY;
+    if (c->flags & (flag | CF_URGENT))
+        return;
+    c->flags |= flag;
+    slot_push(urgent ? &w->urgent : &w->dirty, conn_slot(w, c));
 }
 
 void
@@ -221,7 +225,7 @@ prep_gather(struct worker *w, struct conn *c, struct io_uring_sqe *sqe, struct f
 {
     struct iovec *iov = w->iov + f->iov_n;
     struct msghdr *m = &w->msg[f->msg_n++];
-    unsigned n = segq_iov(outq_wire(c), iov, IOV_PER_SEND);
+    unsigned n = segq_iov(outq_wire(c), iov, IOV_PER_SEND, SEND_MAX);
     f->iov_n += n;
     *m = (struct msghdr){.msg_iov = iov, .msg_iovlen = n};
     io_uring_prep_sendmsg(sqe, c->fd, m, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -234,7 +238,7 @@ send_one(struct worker *w, struct conn *c, struct flush *f)
     const struct segq *q = outq_wire(c);
     const struct oseg *s = &q->first;
     if (q->more == NULL)
-        io_uring_prep_send(sqe, c->fd, s->rc->data + s->off, s->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        io_uring_prep_send(sqe, c->fd, s->rc->data + s->off, MIN(s->len, SEND_MAX), MSG_DONTWAIT | MSG_NOSIGNAL);
     else
         prep_gather(w, c, sqe, f);
     ring_set_tag(sqe, OP_SEND, c->head.gen, conn_slot(w, c));
@@ -287,32 +291,64 @@ outq_pace(struct worker *w)
     w->paced.n = 0;
 }
 
+/* Queues the send of one connection; returns what it costs, 0 if there is nothing to send now. */
+static uint32_t
+flush_one(struct worker *w, struct conn *c, struct flush *f)
+{
+    if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
+        return 0;
+    if (UNLIKELY(w->pace_ns > 0) && hold_back(w, c))
+        return 0;
+    if (c->tls != NULL) {
+        xp_tls_seal(w, c);
+        if (segq_is_empty(outq_wire(c)))
+            return 0;
+    }
+    if (f->iov_n + IOV_PER_SEND > IOV_SCRATCH || f->msg_n == MSG_SCRATCH) {
+        submit_all(w); /* the kernel has copied what the scratch describes */
+        *f = (struct flush){0};
+    }
+    send_one(w, c, f);
+    return SEND_COST + MIN(outq_bytes(c), SEND_MAX);
+}
+
+/* Sends of a list until they cost so much; those that are left stay on it, in order. */
+static void
+flush_list(struct worker *w, struct slot_list *l, uint32_t flag, uint64_t most, struct flush *f)
+{
+    uint32_t i = 0;
+    for (uint64_t cost = 0; i < l->n && cost < most; i++) {
+        if (i + 4 < l->n)
+            PREFETCH(conn_at(w, l->v[i + 4]));
+        struct conn *c = conn_at(w, l->v[i]);
+        if (!(c->flags & flag))
+            continue;
+        c->flags &= ~flag;
+        cost += flush_one(w, c, f);
+    }
+    l->n -= i;
+    if (l->n > 0)
+        memmove(l->v, l->v + i, l->n * sizeof *l->v);
+}
+
+/* By the first of them, which have waited longest. */
+static uint64_t
+backlog_of(const struct worker *w)
+{
+    uint64_t bytes = 0;
+    uint32_t n = MIN(w->dirty.n, 64u);
+    for (uint32_t i = 0; i < n; i++)
+        bytes += SEND_COST + outq_bytes(conn_at(w, w->dirty.v[i]));
+    return n > 0 ? bytes / n * w->dirty.n : 0;
+}
+
 void
 outq_flush(struct worker *w)
 {
     struct flush f = {0};
-    for (uint32_t i = 0; i < w->dirty.n; i++) {
-        if (i + 4 < w->dirty.n)
-            PREFETCH(conn_at(w, w->dirty.v[i + 4]));
-        struct conn *c = conn_at(w, w->dirty.v[i]);
-        if (!(c->flags & CF_DIRTY))
-            continue;
-        c->flags &= ~(uint32_t)CF_DIRTY;
-        if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
-            continue;
-        if (UNLIKELY(w->pace_ns > 0) && hold_back(w, c))
-            continue;
-        if (c->tls != NULL) {
-            xp_tls_seal(w, c);
-            if (segq_is_empty(outq_wire(c)))
-                continue;
-        }
-        if (f.iov_n + IOV_PER_SEND > IOV_SCRATCH || f.msg_n == MSG_SCRATCH) {
-            submit_all(w); /* the kernel has copied what the scratch describes */
-            f = (struct flush){0};
-        }
-        send_one(w, c, &f);
-    }
-    w->dirty.n = 0;
+    flush_list(w, &w->urgent, CF_URGENT, UINT64_MAX, &f);
+    flush_list(w, &w->dirty, CF_DIRTY, TURN_COST, &f);
+    w->backlog = backlog_of(w);
     GAUGE(w, queue_bytes, w->queue_bytes);
+    GAUGE(w, backlog_bytes, w->backlog);
 }

@@ -6,6 +6,9 @@
 
 #include "worker/conn.h"
 
+/* Most bytes of one send: a connection that has more waits for the others' sends in between. */
+#define SEND_MAX (64u << 10)
+
 /* Appends a stretch; takes no reference of the caller's (adds its own). False when memory is out. */
 bool outq_push(struct worker *w, struct conn *c, struct rc *rc, uint32_t off, uint32_t len);
 /* The same for a published batch. Where it would pass out.queue_bytes of a client that the kernel takes
@@ -20,7 +23,9 @@ bool outq_put(struct worker *w, struct conn *c, const uint8_t *p, size_t n);
 /* Encodes an event in the connection's dialect and frames it. Where memory is out the connection is doomed: what
  * a client was owed is not dropped silently. */
 bool outq_event(struct worker *w, struct conn *c, const struct event *ev);
-/* Puts a connection on the list of those that send at the end of the turn. */
+/* Puts a connection on the list of those that send at the end of the turn: all that have little to send, and after
+ * them, in turn, those that have much or got it from a channel that costs more than its share, as far as the turn's
+ * time goes. So nobody who asks for little waits for what others ask for. */
 void outq_touch(struct worker *w, struct conn *c);
 /* Drops everything behind the first `keep` bytes. */
 void outq_cut(struct worker *w, struct conn *c, uint32_t keep);
@@ -33,7 +38,7 @@ void outq_track(struct conn *c, uint32_t n);
 void outq_clear(struct worker *w, struct conn *c);
 /* The time in the worker has moved: at the end of a round of pacing those held back may be sent to. Before outq_flush. */
 void outq_pace(struct worker *w);
-/* One send for each connection on the list, but for those that pacing holds back. */
+/* One send for each connection on the lists, but for those that pacing holds back. */
 void outq_flush(struct worker *w);
 /* The kernel took n bytes of outq_wire. */
 void outq_taken(struct worker *w, struct conn *c, uint32_t n);
@@ -63,7 +68,7 @@ static inline bool
 outq_kernel_is_full(struct conn *c, int res)
 {
     const struct segq *q = outq_wire(c);
-    return res <= 0 || (!segq_is_empty(q) && q->more == NULL);
+    return res <= 0 || (!segq_is_empty(q) && q->more == NULL && (uint32_t)res < SEND_MAX);
 }
 
 #endif

@@ -140,14 +140,15 @@ segq_unshare(struct segq *q, struct rc_pool *blocks)
 }
 
 unsigned
-segq_iov(const struct segq *q, struct iovec *iov, unsigned max)
+segq_iov(const struct segq *q, struct iovec *iov, unsigned max, uint32_t bytes)
 {
-    unsigned n = (unsigned)MIN((uint32_t)max, segq_count(q));
-    for (unsigned i = 0; i < n; i++) {
+    unsigned i = 0, n = (unsigned)MIN((uint32_t)max, segq_count(q));
+    for (; i < n && bytes > 0; i++) {
         const struct oseg *s = segq_at(q, i);
-        iov[i] = (struct iovec){s->rc->data + s->off, s->len};
+        iov[i] = (struct iovec){s->rc->data + s->off, MIN(s->len, bytes)};
+        bytes -= MIN(s->len, bytes);
     }
-    return n;
+    return i;
 }
 
 void

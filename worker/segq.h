@@ -59,8 +59,8 @@ void segq_unshare(struct segq *q, struct rc_pool *blocks);
 void segq_take(struct segq *q, struct rc_pool *blocks, uint32_t n);
 /* Removes everything behind the first `keep` bytes. */
 void segq_cut(struct segq *q, struct rc_pool *blocks, uint32_t keep);
-/* Describes the first stretches, at most max; returns how many. */
-unsigned segq_iov(const struct segq *q, struct iovec *iov, unsigned max);
+/* Describes the first stretches, at most max of them and so many bytes; returns how many. */
+unsigned segq_iov(const struct segq *q, struct iovec *iov, unsigned max, uint32_t bytes);
 /* Copies the first n bytes, at most segq.bytes, to `to`. */
 void segq_peek(const struct segq *q, uint8_t *to, uint32_t n);
 

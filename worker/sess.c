@@ -268,6 +268,22 @@ do_unsubscribe(struct worker *w, struct conn *c, const struct verb *v)
     return EFFECT_DONE;
 }
 
+/* A publish that costs more than its share to hand out waits for those that the connection has under way, and for
+ * the ring to have sent most of what it has. */
+static bool
+costs_too_much(struct worker *w, struct conn *c)
+{
+    if (w->backlog > FAN_BACKLOG_HIGH) {
+        conn_pause(w, c, PAUSE_FAN);
+        slot_push(&w->fan_waiting, conn_slot(w, c));
+        return true;
+    }
+    if (c->heavy < FAN_UNITS_MAX)
+        return false;
+    conn_pause(w, c, PAUSE_ANSWERS);
+    return true;
+}
+
 static enum effect
 do_publish(struct worker *w, struct conn *c, const struct verb *v)
 {
@@ -278,11 +294,16 @@ do_publish(struct worker *w, struct conn *c, const struct verb *v)
     unsigned broker = links_owner(w->links, v->channel);
     struct call call = {.owner = owner_of(w, c), .kind = CALL_PUBLISH, .call_id = v->call_id};
     enum error_id why = ERR_BROKER_AWAY;
-    switch (link_publish(w->links, v->channel, broker, v->has_data, v->data, v->call_id.n ? &call : NULL, &why)) {
+    uint32_t units = fan_units(w, v->channel, v->data.n, broker);
+    if (UNLIKELY(units > 0) && costs_too_much(w, c))
+        return EFFECT_AGAIN;
+    bool ask = v->call_id.n > 0 || units > 0;
+    switch (link_publish(w->links, v->channel, broker, v->has_data, v->data, ask ? &call : NULL, &why)) {
     case LINK_OK:
         COUNT(w, publishes_in_total);
-        if (v->call_id.n)
+        if (ask)
             asked(c, broker);
+        c->heavy = (uint16_t)(c->heavy + units);
         return EFFECT_DONE;
     case LINK_WAIT: return wait_for_room(w, c, broker);
     case LINK_REFUSED: break;
@@ -444,8 +465,10 @@ static void
 answers_came(struct worker *w, struct conn *c)
 {
     c->pending--;
-    if (c->pending == 0)
-        conn_resume(w, c, PAUSE_ANSWERS);
+    if (c->pending > 0)
+        return;
+    c->heavy = 0;
+    conn_resume(w, c, PAUSE_ANSWERS);
 }
 
 /* The broker died with a subscribe in its hands: it is asked for again, as for every channel, and the

@@ -391,6 +391,7 @@ subs_add(struct worker *w, struct conn *c, struct view name, struct chan **out)
         return SUBS_NO_MEMORY;
     }
     GAUGE(w, subscriptions, w->metrics[RM_subscriptions] + 1);
+    w->most_subs = MAX(w->most_subs, ch->sub_count);
     return is_new ? SUBS_NEW : ch->state == CHAN_HELD ? SUBS_HELD : SUBS_ASKED;
 }
 

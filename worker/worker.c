@@ -29,6 +29,7 @@
 #define EXPIRE_TIMERS 1024  /* timers in one turn */
 #define TURN_MAX_MS 500     /* longest sleep: the heartbeat must go on */
 #define SLOW_TURN_MS 100
+#define DOOM_BYTES (8u << 20) /* queues of doomed connections that a turn cuts: the frames in them are counted */
 #define DRAIN_STEP_MS 50    /* an orderly stop closes a slice of connections so often */
 
 void
@@ -180,12 +181,17 @@ continue_ready(struct worker *w)
 static void
 close_doomed(struct worker *w)
 {
-    for (uint32_t i = 0; i < w->doomed.n; i++) {
+    uint32_t i = 0;
+    for (uint64_t bytes = 0; i < w->doomed.n && bytes < DOOM_BYTES; i++) {
         struct conn *c = conn_at(w, w->doomed.v[i]);
-        if (c->head.next == POOL_LIVE && c->flags & CF_DOOMED && c->state == CONN_OPEN)
-            conn_close(w, c, (enum close_reason)c->reason);
+        if (c->head.next != POOL_LIVE || !(c->flags & CF_DOOMED) || c->state != CONN_OPEN)
+            continue;
+        bytes += outq_bytes(c);
+        conn_close(w, c, (enum close_reason)c->reason);
     }
-    w->doomed.n = 0;
+    w->doomed.n -= i;
+    if (w->doomed.n > 0)
+        memmove(w->doomed.v, w->doomed.v + i, w->doomed.n * sizeof *w->doomed.v);
 }
 
 /* What a connection is held to account for; blocks it shares count in full, so the order is right even
@@ -305,7 +311,7 @@ look_for_stop(struct worker *w)
 static uint64_t
 sleep_ns(struct worker *w, uint32_t max_wait_ms)
 {
-    if (w->ready.n > 0 || w->links_busy || w->unbuffered.n > 0 || w->tls_waiting.n > w->tls_waiting_at)
+    if (w->dirty.n > 0 || w->doomed.n > 0 || w->ready.n > 0 || w->links_busy || w->unbuffered.n > 0 || w->tls_waiting.n > w->tls_waiting_at)
         return 0;
     uint32_t ms = MIN(max_wait_ms, (uint32_t)TURN_MAX_MS);
     if (w->stopping)
@@ -341,7 +347,7 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     ring_reap(&w->ring, worker_dispatch, w);
     pmd_turn_begin(w);
     continue_ready(w);
-    w->links_busy = links_drain(w->links, DRAIN_RECORDS);
+    w->links_busy = w->backlog > FAN_BACKLOG_MAX || links_drain(w->links, DRAIN_RECORDS);
     fan_out_all(w);
     close_doomed(w);
     wheel_expire(&w->wheel, w->now, EXPIRE_TIMERS, expire_one, w);
@@ -358,6 +364,7 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     if (w->pace_ns > 0 || w->paced.n > 0)
         outq_pace(w);
     outq_flush(w);
+    fan_ease(w);
     enforce_memory(w);
     reclaim(w);
     stamp(w, began);
@@ -422,7 +429,7 @@ setup_limits(struct worker *w, const struct worker_setup *s)
 static bool
 setup_lists(struct worker *w)
 {
-    struct slot_list *lists[] = {&w->dirty, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};
+    struct slot_list *lists[] = {&w->urgent, &w->dirty, &w->fan_waiting, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         lists[i]->cap = w->conn_max + 1;
         lists[i]->v = malloc(lists[i]->cap * sizeof *lists[i]->v);
@@ -518,7 +525,8 @@ worker_free(struct worker *w)
     free(w->tls_waiting.v);
     rc_pool_fini(&w->blocks);
     buf_free(&w->scratch);
-    struct slot_list *lists[] = {&w->dirty, &w->dirty_chans, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};
+    struct slot_list *lists[] = {&w->urgent, &w->dirty, &w->dirty_chans, &w->busy_chans, &w->fan_waiting, &w->doomed,
+        &w->ready, &w->unbuffered, &w->just_freed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         free(lists[i]->v);
     free(w->iov);

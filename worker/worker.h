@@ -94,7 +94,13 @@ struct worker {
     struct oseg twins[PMD_FLAVOURS]; /* the batch that is handed out, packed; rc NULL: nobody asked yet */
     struct links *links;
     struct slot_queue *waiting;    /* per broker: connections stopped until their link has room */
-    struct slot_list dirty;        /* something to send at the end of the turn */
+    struct slot_list urgent;       /* little to send, at the end of the turn */
+    struct slot_list dirty;        /* more to send, as much of it as the turn has time for */
+    bool fan_is_heavy;             /* what is queued now is a channel's that costs more than its share */
+    struct slot_list busy_chans;   /* channels whose publishers were asked to stop */
+    struct slot_list fan_waiting;  /* connections of ours among them (PAUSE_FAN) */
+    uint32_t most_subs;            /* of any channel, ever: what costs little for so many costs little */
+    uint64_t backlog;              /* about what sending all of `dirty` costs (outq.h), after the last turn */
     struct slot_list paced;        /* what is published to them waits for the end of the round (out.pacing) */
     uint32_t pace_round;
     uint64_t pace_ns, pace_end;    /* length of a round, 0: no pacing; when the present one ends */

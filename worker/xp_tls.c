@@ -56,7 +56,7 @@ wire_leaves(struct worker *w, struct conn *c)
 {
     struct iovec iov[8];
     struct segq *q = &c->tls->wire;
-    struct msghdr m = {.msg_iov = iov, .msg_iovlen = segq_iov(q, iov, ARRAY_LEN(iov))};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = segq_iov(q, iov, ARRAY_LEN(iov), UINT32_MAX)};
     if (c->flags & (CF_SENDING | CF_POLLOUT))
         return false;
     ssize_t n = m.msg_iovlen > 0 ? sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;

@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 from harness import Context, Violation, books, clean  # noqa: E402
 import http_heads, frames, packets, slow, many, ends, lanes, liars, mixed  # noqa: E401,F401
-import address, rates, tls, bombs, faults  # noqa: E401,F401
+import address, fair, rates, tls, bombs, faults  # noqa: E401,F401
 
 
 async def run_case(server, name, run, options, limit):

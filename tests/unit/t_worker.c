@@ -196,6 +196,24 @@ link_unsubscribe(UNUSED struct links *l, unsigned broker, uint32_t chan, uint32_
     fail_msg("unsubscribe of channel %u.%u, which was never asked for", chan, chan_gen);
 }
 
+void
+link_busy(UNUSED struct links *l, unsigned broker, uint32_t chan)
+{
+    note(T_BUSY, broker, NULL)->chan = chan;
+}
+
+bool
+link_was_stopped(UNUSED const struct links *l, UNUSED unsigned broker, struct view channel)
+{
+    return t.stopped != NULL && view_eq(channel, view_str(t.stopped));
+}
+
+void
+links_eased(UNUSED struct links *l)
+{
+    (void)note(T_EASED, 0, NULL);
+}
+
 enum link_rc
 link_publish(UNUSED struct links *l, struct view channel, unsigned broker, bool has_data, struct view data,
     const struct call *call, enum error_id *why)

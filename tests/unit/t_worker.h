@@ -30,6 +30,8 @@ enum t_kind {
     T_UNSUBSCRIBE,
     T_PUBLISH,
     T_AFTER,
+    T_BUSY,
+    T_EASED,
     T_KINDS
 };
 
@@ -72,6 +74,7 @@ extern struct t_world {
     enum error_id why;             /* ... and the reason of a refusal */
     unsigned publishes_first;      /* so many publishes are LINK_OK before that */
     unsigned not_taken[T_KINDS];   /* how often it was not LINK_OK */
+    const char *stopped;           /* link_was_stopped() says yes of this channel */
     bool down[T_BROKERS];          /* link_is_up() says no */
     void (*in_turn)(void);         /* called in the middle of each turn, unless NULL */
     char answer[512];              /* head of the last answer to an upgrade */

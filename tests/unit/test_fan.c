@@ -370,6 +370,139 @@ who_misses_a_message_for_want_of_memory_ends(void **state)
     t_hears_message(other, "y", "2");
 }
 
+/* -- fair turns: 300 subscribers of one channel, and somebody who asks for little -- */
+
+#define CROWD 300
+
+static struct t_client *crowd[CROWD];
+
+static void
+gather(void)
+{
+    t_begin();
+    listeners(crowd, CROWD, "hog");
+}
+
+/* How many have had so many bytes. */
+static unsigned
+served(size_t bytes)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CROWD; i++) {
+        t_receive(crowd[i]);
+        n += crowd[i]->in.n >= bytes;
+    }
+    return n;
+}
+
+static void
+what_costs_much_is_sent_over_several_turns_and_what_costs_little_at_once(void **state)
+{
+    (void)state;
+    gather();
+    struct t_client *by = t_open();
+    t_subscribe(by, "small");
+    t_message("hog", text_of(180000)); /* 54 MB in all */
+    t_turn();
+    assert_int_equal(served(1), 0); /* the sends of a turn are submitted with the next */
+    t_turn();
+    assert_in_range(served(1), 1, CROWD / 2);
+    assert_true(t.w->backlog > 0);
+    t_message("small", "1");
+    t_turns(2);
+    t_receive(by);
+    assert_true(by->in.n > 0); /* it overtook those who still wait */
+    assert_true(served(180000) < CROWD / 2);
+    T_UNTIL(served(180000) == CROWD);
+    T_UNTIL(t.w->backlog == 0);
+}
+
+static void
+an_answer_overtakes_what_others_wait_for(void **state)
+{
+    (void)state;
+    gather();
+    struct t_client *by = t_open();
+    t_message("hog", text_of(180000));
+    t_turn();
+    t_say_unsubscribe(by, "never");
+    t_turns(2);
+    t_receive(by);
+    assert_true(by->in.n > 0);
+    assert_true(served(180000) < CROWD / 2);
+    T_UNTIL(served(180000) == CROWD);
+}
+
+static void
+publishers_of_what_costs_too_much_wait_and_others_do_not(void **state)
+{
+    (void)state;
+    gather();
+    struct t_client *pub = t_open(), *by = t_open();
+    for (unsigned i = 0; i < 5; i++)
+        t_message("hog", text_of(60000)); /* 90 MB */
+    t_turn();
+    assert_true(t.w->backlog > FAN_BACKLOG_HIGH);
+    t_say_publish(pub, "hog", "\"not now, and it is long enough to cost more than its share, for this many; so much for that. It goes on and "
+                              "on, and the crowd is large, so a little more will do: and there it is. And here is some more of it, to be "
+                              "on the safe side of the limit, which is a hundred and twenty-eight kilobytes over all of them\"");
+    t_say_publish(by, "small", "1");
+    t_turn();
+    assert_int_equal(t_count(T_PUBLISH), 1);
+    assert_true(t_conn(pub)->pause & PAUSE_FAN);
+    assert_int_equal(t_counter(busy_channels_total), 0);
+    t_message("hog", text_of(60000)); /* from another ring: it is asked to stop, once */
+    t_message("hog", text_of(60000));
+    t_turn();
+    assert_int_equal(t_counter(busy_channels_total), 1);
+    assert_int_equal(t_count(T_BUSY), 1);
+    assert_int_equal(t_count(T_EASED), 0);
+    T_UNTIL((served(0), t_count(T_EASED) == 1));
+    T_UNTIL(t_count(T_PUBLISH) == 2);
+    assert_false(t_conn(pub)->pause & PAUSE_FAN);
+    T_UNTIL((served(0), t.w->backlog == 0));
+}
+
+static void
+a_publisher_has_only_so_much_under_way(void **state)
+{
+    (void)state;
+    gather();
+    struct t_client *pub = t_open();
+    for (unsigned i = 0; i < 60; i++) /* 757 KB each over the crowd: eleven units; and nobody asks for an answer */
+        t_say(pub, "{\"event\":\"#publish\",\"data\":{\"channel\":\"hog\",\"data\":%s}}", text_of(1500));
+    t_turns(20);
+    assert_int_equal(t_count(T_PUBLISH), 24);
+    assert_true(t_conn(pub)->pause & PAUSE_ANSWERS);
+    for (unsigned i = 0; i < 20 && t_count(T_PUBLISH) < 60; i++) {
+        t_answer_all(0);
+        t_turns(10);
+    }
+    assert_int_equal(t_count(T_PUBLISH), 60);
+    t_answer_all(0);
+    t_hears_nothing(pub); /* nor does it get any */
+}
+
+static void
+who_publishes_to_a_channel_that_was_stopped_has_little_under_way(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *pub = t_open();
+    t.stopped = "far"; /* its subscribers are on other rings */
+    for (unsigned i = 0; i < 12; i++)
+        t_say(pub, "{\"event\":\"#publish\",\"data\":{\"channel\":\"far\",\"data\":%u}}", i);
+    t_turns(4);
+    assert_int_equal(t_count(T_PUBLISH), 4);
+    t_answer_all(0);
+    t_turns(4);
+    assert_int_equal(t_count(T_PUBLISH), 8);
+    t_answer_all(0);
+    t_turns(4);
+    t_answer_all(0);
+    t.stopped = NULL;
+}
+
 int
 main(void)
 {
@@ -385,6 +518,11 @@ main(void)
         T(a_channel_freed_with_a_batch_leaves_it_to_who_was_there),
         T(one_who_does_not_read_ends_and_the_others_do_not_notice),
         T(who_misses_a_message_for_want_of_memory_ends),
+        T(what_costs_much_is_sent_over_several_turns_and_what_costs_little_at_once),
+        T(an_answer_overtakes_what_others_wait_for),
+        T(publishers_of_what_costs_too_much_wait_and_others_do_not),
+        T(a_publisher_has_only_so_much_under_way),
+        T(who_publishes_to_a_channel_that_was_stopped_has_little_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

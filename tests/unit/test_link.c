@@ -493,6 +493,38 @@ a_channel_stopped_for_two_rings_waits_for_both(void **state)
     expect_got(c, sent + 1);
 }
 
+/* A ring that reads its lane, but has more of a channel to send than it gets away, says so. */
+static void
+a_ring_with_too_much_of_a_channel_stops_its_publishers_on_every_ring(void **state)
+{
+    (void)state;
+    broker_begin();
+    struct side *a = side_new(NULL), *b = side_new("busy"), *c = side_new("other");
+    UNTIL(all_restored());
+    assert_false(link_was_stopped(a->links, 0, VIEW("busy")));
+    link_busy(b->links, 0, 7);
+    UNTIL(broker.metrics[BM_LANE_BASE + ipc_row_of(IPC_BUSY)] == 1);
+    assert_int_equal(publish(a, "busy", 0, 4, false), LINK_OK); /* it learns by its next message */
+    assert_int_equal(publish(c, "busy", 1, 4, false), LINK_OK);
+    UNTIL(records_heard(a, IPC_XOFF) == 1 && records_heard(c, IPC_XOFF) == 1 && b->got_n == 2);
+    assert_int_equal(publish(a, "busy", 2, 4, false), LINK_WAIT);
+    assert_int_equal(publish(c, "busy", 2, 4, false), LINK_WAIT);
+    assert_int_equal(publish(a, "other", 0, 4, false), LINK_OK);
+    UNTIL(c->got_n == 1);
+    assert_int_equal(records_heard(a, IPC_XON), 0);
+    links_eased(b->links);
+    UNTIL(records_heard(a, IPC_XON) == 1 && records_heard(c, IPC_XON) == 1);
+    assert_int_equal(broker.metrics[BM_LANE_BASE + ipc_row_of(IPC_EASED)], 1);
+    assert_int_equal(publish(a, "busy", 2, 4, false), LINK_OK);
+    UNTIL(b->got_n == 3);
+    assert_true(link_was_stopped(a->links, 0, VIEW("busy"))); /* remembered for a while */
+    assert_false(link_was_stopped(a->links, 0, VIEW("other")));
+    links_eased(b->links); /* nothing to say any more */
+    link_busy(b->links, 0, 1u << 30); /* a channel that never was does no harm */
+    UNTIL(broker.metrics[BM_LANE_BASE + ipc_row_of(IPC_BUSY)] == 2);
+    assert_int_equal(broker.metrics[BM_LANE_BASE + ipc_row_of(IPC_EASED)], 1);
+}
+
 static void
 count_dispatch(void *arg, struct ring_done d)
 {
@@ -848,6 +880,8 @@ nonsense_in_a_lane_ends_that_ring_and_no_other(void **state)
     expect_thrown_out(IPC_UNSUBSCRIBE, 0, 9, zero, 9);
     expect_thrown_out(IPC_PUBLISH, 5, 4, zero, 4);
     expect_thrown_out(IPC_PUBLISH, IPC_NAME_MAX + 1, IPC_NAME_MAX + 8, zero, IPC_NAME_MAX + 8);
+    expect_thrown_out(IPC_BUSY, 0, 5, zero, 5);
+    expect_thrown_out(IPC_EASED, 0, 1, zero, 1);
     expect_thrown_out(IPC_MESSAGE, 0, 16, zero, 16);
     expect_thrown_out(200, 0, 0, zero, 0);
     expect_thrown_out(IPC_PUBLISH, 1, 8, zero, 4096);       /* past what is committed */
@@ -1087,6 +1121,7 @@ main(void)
         T(a_ring_says_with_one_sync_that_it_has_said_all),
         T(a_ring_that_is_behind_stops_its_publishers_and_loses_nothing),
         T(a_channel_stopped_for_two_rings_waits_for_both),
+        T(a_ring_with_too_much_of_a_channel_stops_its_publishers_on_every_ring),
         T(publishers_behind_a_full_lane_go_on_as_soon_as_there_is_room),
         T(a_broker_that_ends_leaves_no_request_without_an_outcome),
         T(what_a_broker_committed_before_it_hung_up_still_counts),

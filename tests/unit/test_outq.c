@@ -97,7 +97,7 @@ many_stretches_take_several_sends_one_after_the_other(void **state)
         put(d, 20, i);
     }
     assert_int_equal(segq_count(&t_conn(c)->out), 256);
-    assert_int_equal(t.w->dirty.n, 2);
+    assert_int_equal(t.w->urgent.n, 2);
     T_UNTIL(({
         assert_true(t_conn(c)->inflight <= 2); /* the receive, and a send at most */
         t_counter(sends_total) == sends + 8;

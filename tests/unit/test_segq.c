@@ -71,7 +71,7 @@ test_taking_ends_inside_stretches_and_at_their_ends(void **state)
     segq_cut(&q, &blocks, 3);
     expect_bytes(&q, "17>");
     struct iovec iov[4];
-    assert_int_equal(segq_iov(&q, iov, 4), 1);
+    assert_int_equal(segq_iov(&q, iov, 4, UINT32_MAX), 1);
     assert_int_equal(iov[0].iov_len, 3);
     segq_cut(&q, &blocks, 0);
     assert_true(segq_is_empty(&q));
