@@ -101,7 +101,7 @@ page_path(
     int n = snprintf(out, out_n, "%s/%s-%" PRIu32 "%s", dir, process, index, suffix);
     if (d < 0 || (size_t)d >= sizeof dir || n < 0 || (size_t)n >= out_n)
         return false;
-    (void)mkdir(run_dir, 0700);
+    (void)mkdir(run_dir, geteuid() == 0 ? 0711 : 0700); /* those that root starts walk there as other users */
     (void)mkdir(dir, 0700);
     return true;
 }

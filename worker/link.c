@@ -56,6 +56,7 @@ struct link {
     struct lane out, in;
     bool full;
     bool up_now;          /* attached in this turn: on_attached is due */
+    bool told;            /* that it cannot be reached, once for each time it is away */
     struct mono away_since, try_at, since;
     uint32_t retry_ms;
     struct waiting *line; /* ring of line_cap (a power of two) */
@@ -529,13 +530,28 @@ connect_broker(const struct link *l)
     return connect_in(l, inside);
 }
 
+/* A broker that starts a little later is nothing to speak of; one that stays away is. */
+static void
+tell_unreachable(struct link *l, int e)
+{
+    const struct links *ls = l->all;
+    if (l->told || mono_since_ms(ls->now, l->away_since) < ls->conf->broker_dead_after)
+        return;
+    l->told = true;
+    log_warn("broker-unreachable", "broker=%u socket=%s/broker-%u.sock error=\"%s\"", l->broker, ls->conf->run_dir,
+        l->broker, strerror(e));
+}
+
 static void
 try_attach(struct link *l)
 {
     struct links *ls = l->all;
     int segment_fd = -1;
     l->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool ok = l->fd >= 0 && connect_broker(l) && make_segment(l, &segment_fd) && say_hello(l, segment_fd);
+    bool there = l->fd >= 0 && connect_broker(l);
+    if (!there)
+        tell_unreachable(l, errno);
+    bool ok = there && make_segment(l, &segment_fd) && say_hello(l, segment_fd);
     if (segment_fd >= 0)
         close(segment_fd);
     if (!ok) {
@@ -560,6 +576,7 @@ on_welcome(struct link *l)
         return;
     }
     l->state = LINK_UP;
+    l->told = false;
     l->since = l->all->now;
     l->retry_ms = RETRY_MIN_MS;
     l->up_now = true;

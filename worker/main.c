@@ -106,6 +106,14 @@ read_kind(const char *name, struct listener *out)
     out->proxy = strstr(kind, "+proxy") != NULL;
 }
 
+static bool
+is_unix(int fd)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t n = sizeof ss;
+    return getsockname(fd, (struct sockaddr *)&ss, &n) == 0 && ss.ss_family == AF_UNIX;
+}
+
 /* Descriptors handed over in systemd's way (sd_listen_fds(3)): from 3 on, LISTEN_FDNAMES says "ringN"
  * for the ring each belongs to, with "+tls" and "+proxy" behind for how it is spoken to. Other names go to
  * ring 0, 1, ... in turn. */
@@ -119,7 +127,7 @@ inherited(struct listener *out, unsigned *ring_of, unsigned rings)
     n = MIN(n, (unsigned)(RINGS_MAX * LISTENERS_MAX));
     for (unsigned i = 0; i < n; i++) {
         unsigned ring = i % rings;
-        out[i] = (struct listener){.fd = (int)(3 + i)};
+        out[i] = (struct listener){.fd = (int)(3 + i), .is_unix = is_unix((int)(3 + i))};
         if (names != NULL && strncmp(names, "ring", 4) == 0)
             ring = (unsigned)strtoul(names + 4, NULL, 10) % rings;
         if (names != NULL)

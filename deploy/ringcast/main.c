@@ -26,7 +26,7 @@ static const char usage[] =
     "ringcast --version, ringcast --help\n"
     "\n"
     "SETTINGS: --config FILE, and --section.key=value for each setting below.\n"
-    "URL: ws://host:port/path or unix:/path; without it, the server of --run.dir or worker.listen.";
+    "URL: ws://host:port/path, wss:// or unix:/path; without it, the server of --run.dir or worker.listen.";
 
 static int
 check_config(const struct conf *c, int argc, char **argv)

@@ -263,6 +263,35 @@ class Real(cli.Case):
         for p in reversed(self.started):
             self.assertEqual(p.end(signal.SIGTERM)[0], 0)
 
+    def test_a_worker_that_cannot_reach_its_broker_says_so_and_why(self):
+        at = f"--run.dir={self.run_dir}"
+
+        def by_hand(kind, *words):
+            self.started.append(cli.Ringcast([self.bin / f"ringcast-{kind}", at, "--worker.rings=1",
+                                              "--worker.listen=tcp://127.0.0.1:0", *words], self.env))
+            return self.started[-1]
+        worker = by_hand("worker", "--broker.dead_after=500ms")
+        line = worker.wait_line("err", " broker-unreachable ")
+        self.assertIn(f'broker=0 socket={self.run_dir}/broker-0.sock error="No such file or directory"', line)
+        broker = by_hand("broker")
+        worker.wait_line("err", " attached ")
+        (self.run_dir / "broker-0.sock").chmod(0)  # as with a broker of another user
+        second = by_hand("worker", "--worker.index=1", "--broker.dead_after=500ms")
+        self.assertIn("Permission denied", second.wait_line("err", " broker-unreachable "))
+        (self.run_dir / "broker-0.sock").chmod(0o666)
+        second.wait_line("err", " attached ")
+        for p in (second, worker, broker):
+            p.process.send_signal(signal.SIGUSR1)  # means nothing here, and ends nobody
+            self.assertEqual(p.end(signal.SIGTERM)[0], 0)
+
+    def test_a_unix_listener_is_told_from_a_port(self):
+        server = self.start(f"--worker.listen=unix:{self.dir}/s")
+        self.ringcast("publish", f"--run.dir={self.run_dir}", "a", "1", status=0)
+        server.process.send_signal(signal.SIGUSR1)
+        status, _, err = server.end(signal.SIGTERM)
+        self.assertEqual(status, 0, err)
+        self.assertNotIn(" kernel-unsent ", err)  # a limit of TCP
+
 
 if __name__ == "__main__":
     cli.main()
