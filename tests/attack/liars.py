@@ -25,6 +25,8 @@ class Worker(Server):
         self.run_dir, self.log_path = self.dir, os.path.join(self.dir, "stderr")
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(os.path.join(self.run_dir, "broker-0.sock"))
+        os.chmod(self.run_dir, 0o711)  # as a broker does whose workers are of another user
+        os.chmod(os.path.join(self.run_dir, "broker-0.sock"), 0o666)
         self.listener.listen(8)
         self.listener.settimeout(4)
         with socket.socket() as probe:
