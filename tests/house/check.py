@@ -231,10 +231,10 @@ def include_direction(house):
 
 # A dependency has a door: the files that may include it.
 DOORS = {
-    r"liburing(/.*)?\.h|linux/io_uring.*": r"common/ring\.[ch]|bench/.*",
+    r"liburing(/.*)?\.h|linux/io_uring.*": r"common/ring\.[ch]|bench/.*|tests/attack/faults\.c",  # which stands in front of it
     # What measures a thing is not built from it: the load generator has its own TLS and deflate. The command line is a
     # client, and worker/ a server.
-    r"openssl/.*": r"proto/crypt\.c|worker/tls\.c|deploy/ringcast/secure\.c|bench/tls\.c",
+    r"openssl/.*": r"proto/crypt\.c|worker/tls\.c|deploy/ringcast/secure\.c|bench/tls\.c|tests/fuzz/fuzz_tls\.c",
     r"ini\.h": r"common/conf\.c",
     r"zlib\.h": r"proto/deflate\.c|bench/pmd\.c",
     r"msgpack.*": r"proto/msgpack\.c",
