@@ -53,7 +53,7 @@ class Secure(Server):
 
 
 S = scene("tls", SETTINGS, server=Secure)
-Q = scene("tls 2x2x1", {**SETTINGS, "tls.handshakes_per_turn": "2", "tls.handshake_timeout": "10s"}, shape=(2, 2, 1), server=Secure)
+Q = scene("tls 2x2x1", {**SETTINGS, "tls.handshakes_per_turn": "2", "tls.handshake_timeout": "10s", "http.header_timeout": "10s"}, shape=(2, 2, 1), server=Secure)
 V = scene("tls optional", {**SETTINGS, "tls.client_verify": "optional"}, server=Secure)
 
 

@@ -186,7 +186,7 @@ def parse(argv):
     p.add_argument("--ca", help="certificate that wss:// servers are trusted by, without .pem; none: not verified")
     p.add_argument("--every", type=int, default=1, metavar="N")
     p.add_argument("--match", default="", metavar="REGEX")
-    p.add_argument("--jobs", type=int, default=48)
+    p.add_argument("--jobs", type=int, default=32)
     p.add_argument("--limit", type=float, default=8.0, metavar="SECONDS")
     p.add_argument("--max-message", type=int, default=16 << 20, metavar="BYTES",
                    help="the server's echo.max_message")

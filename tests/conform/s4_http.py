@@ -40,7 +40,6 @@ async def t_first_fold(ctx):
 add("H3", "white space between the request line and the first field: 400 (RFC 9112 section 2.2)", t_first_fold)
 
 for note, text in {
-    "TLS client hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xab" * 32 + b"\r\n\r\n",
     "SSH": b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "SMTP": b"EHLO example.com\r\n\r\n",
     "Redis": b"*1\r\n$4\r\nPING\r\n\r\n", "binary noise": bytes(range(128, 256)) * 2 + b"\r\n\r\n",
     "zeros": bytes(64) + b"\r\n\r\n", "a blank first": b" GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -55,6 +54,16 @@ for note, text in {
     "four words": b"GET / x HTTP/1.1\r\nHost: x\r\n\r\n", "no method": b" / HTTP/1.1\r\nHost: x\r\n\r\n",
 }.items():
     add("H3", f"not an HTTP/1.1 head: 400 [{note}]", t_raw, text, {400, 505})
+
+
+@case("H3", "a TLS hello where none is spoken: an alert (RFC 8446 section 6), or 400")
+async def t_hello(ctx):
+    p = await ctx.tcp()
+    p.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xab" * 32 + b"\r\n\r\n")
+    while await p._more():
+        pass
+    fatal = len(p.buf) == 7 and p.buf[0] == 21 and p.buf[5] == 2
+    check(fatal or p.buf.startswith(b"HTTP/1.1 400 "), f"{bytes(p.buf[:40])}")
 add("H3", "the HTTP/2 preface: 400 or 505", t_raw, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400, 505})
 
 # ---- Host ----

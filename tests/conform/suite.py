@@ -12,7 +12,7 @@ class Case:
     run: Callable     # coroutine function (ctx, *args)
     args: tuple = ()
     server: str = "main"   # "main", or "short" for the instance with short timeouts and small limits
-    deadline: float = 40.0  # seconds
+    deadline: float = 60.0  # seconds
     alone: bool = False    # heavy: few of these at a time
     outcome: str = ""
     detail: str = ""
