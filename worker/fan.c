@@ -12,6 +12,10 @@
 /* A batch that costs more than this, over all its subscribers, waits for those that cost less (outq_touch). */
 #define LIGHT_MAX (128u << 10)
 #define SUB_COST 1024
+/* Of a publish nobody knows how many others it is joined with, so only its bytes count, and a little for its name. */
+#define UNIT 65536
+#define NAME_COST 64
+#define ELSEWHERE 1024 /* subscribers that a channel which was stopped is taken to have on other rings */
 /* Channels that brokers are told of at a time, over all of them; one broker remembers 64. */
 #define BUSY_MAX 256
 /* Frame header and the fixed text of a publication, and a name that is escaped throughout. */
@@ -166,13 +170,13 @@ say_busy(struct worker *w, struct chan *ch)
 uint32_t
 fan_units(struct worker *w, struct view channel, size_t n, unsigned broker)
 {
-    if (link_was_stopped(w->links, broker, channel))
-        return FAN_UNITS_MAX / 4;
-    if (LIKELY(cost_of(w->most_subs, n) <= LIGHT_MAX))
+    uint64_t each = (uint64_t)n + NAME_COST, subs = w->most_subs;
+    bool elsewhere = link_was_stopped(w->links, broker, channel);
+    if (LIKELY(!elsewhere && subs * each < UNIT))
         return 0;
     const struct chan *ch = subs_find(w, channel);
-    uint64_t cost = ch != NULL ? cost_of(ch->sub_count, n) : 0;
-    return cost <= LIGHT_MAX ? 0 : (uint32_t)MIN(cost >> 16, (uint64_t)FAN_UNITS_MAX);
+    subs = ch != NULL ? ch->sub_count : 0;
+    return (uint32_t)MIN((elsewhere ? MAX(subs, (uint64_t)ELSEWHERE) : subs) * each / UNIT, (uint64_t)FAN_UNITS_MAX);
 }
 
 static void

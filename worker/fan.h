@@ -14,8 +14,8 @@ void fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_dat
  * end of the drain for all (fan_out_all). */
 void fan_out(struct worker *w, struct chan *ch);
 void fan_out_all(struct worker *w);
-/* What handing out n bytes to the channel's subscribers here costs, in units of 64 KiB; 0 if that is no more than its
- * share. A channel that other rings had too much of counts as several units, since nobody here knows. */
+/* What handing out n bytes to the channel's subscribers here costs, in units of 64 KiB; 0 if it is less than one. A
+ * channel that was stopped not long before is taken to have a thousand of them elsewhere, since nobody here knows. */
 uint32_t fan_units(struct worker *w, struct view channel, size_t n, unsigned broker);
 /* Most units that a connection's publishes may cost before it waits for the brokers' answers: so what one has under
  * way stays within a few ms of sending, whatever its window. */

@@ -469,10 +469,10 @@ a_publisher_has_only_so_much_under_way(void **state)
     (void)state;
     gather();
     struct t_client *pub = t_open();
-    for (unsigned i = 0; i < 60; i++) /* 757 KB each over the crowd: eleven units; and nobody asks for an answer */
+    for (unsigned i = 0; i < 60; i++) /* 470 KB each over the crowd: seven units; and nobody asks for an answer */
         t_say(pub, "{\"event\":\"#publish\",\"data\":{\"channel\":\"hog\",\"data\":%s}}", text_of(1500));
     t_turns(20);
-    assert_int_equal(t_count(T_PUBLISH), 24);
+    assert_int_equal(t_count(T_PUBLISH), 37);
     assert_true(t_conn(pub)->pause & PAUSE_ANSWERS);
     for (unsigned i = 0; i < 20 && t_count(T_PUBLISH) < 60; i++) {
         t_answer_all(0);
@@ -490,15 +490,15 @@ who_publishes_to_a_channel_that_was_stopped_has_little_under_way(void **state)
     t_begin();
     struct t_client *pub = t_open();
     t.stopped = "far"; /* its subscribers are on other rings */
-    for (unsigned i = 0; i < 12; i++)
-        t_say(pub, "{\"event\":\"#publish\",\"data\":{\"channel\":\"far\",\"data\":%u}}", i);
-    t_turns(4);
-    assert_int_equal(t_count(T_PUBLISH), 4);
-    t_answer_all(0);
-    t_turns(4);
-    assert_int_equal(t_count(T_PUBLISH), 8);
-    t_answer_all(0);
-    t_turns(4);
+    for (unsigned i = 0; i < 30; i++) /* 1.6 MB each over the thousand it is taken to have */
+        t_say(pub, "{\"event\":\"#publish\",\"data\":{\"channel\":\"far\",\"data\":%s}}", text_of(1500));
+    for (unsigned sent = 11; sent < 30; sent += 11) {
+        t_turns(10);
+        assert_int_equal(t_count(T_PUBLISH), sent);
+        t_answer_all(0);
+    }
+    t_turns(10);
+    assert_int_equal(t_count(T_PUBLISH), 30);
     t_answer_all(0);
     t.stopped = NULL;
 }
