@@ -39,7 +39,7 @@ import d_offers, d_messages, d_streams  # noqa: E401,F401
 # Settings of the instances; the case modules rely on them.
 MAIN = {"deflate.threshold": "64"}
 SHORT = {
-    "http.header_timeout": "600ms", "ws.message_timeout": "600ms", "ws.close_timeout": "500ms",
+    "http.header_timeout": "2s", "ws.message_timeout": "600ms", "ws.close_timeout": "500ms",
     "ws.max_frames_per_message": "16", "ws.control_rate": "50", "echo.max_message": "1000", **MAIN,
 }
 TAKEOVER = {"deflate.threshold": "64", "deflate.server_takeover": "on", "deflate.client_takeover": "on", "deflate.memory": "1GiB"}
