@@ -5,7 +5,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/bug.h"
@@ -66,6 +68,19 @@ start_signal_take(int signal_fd)
     return read(signal_fd, &si, sizeof si) == (ssize_t)sizeof si ? (int)si.ssi_signo : 0;
 }
 
+/* The directory that is taken when none is named lies in a place where others may make one of its name first. */
+static void
+own_run_dir(const struct conf *conf)
+{
+    struct stat st;
+    if (strcmp(conf_place(conf, "run.dir"), "its default") != 0)
+        return;
+    (void)mkdir(conf->run_dir, geteuid() == 0 ? 0711 : 0700);
+    if (lstat(conf->run_dir, &st) == 0 && st.st_uid != 0 && st.st_uid != geteuid())
+        die("run.dir (its default): %s belongs to user %u and we are user %u: choose a directory of our own",
+            conf->run_dir, (unsigned)st.st_uid, (unsigned)geteuid());
+}
+
 void
 start_process(struct start *s, struct conf *conf, const char *kind, int argc, char **argv)
 {
@@ -75,6 +90,7 @@ start_process(struct start *s, struct conf *conf, const char *kind, int argc, ch
     conf_from_command_line(conf, &argc, argv, program, usage);
     s->index = take_index(kind, argc, argv);
     priv_begin();
+    own_run_dir(conf);
     (void)snprintf(who, sizeof who, "%s.%u", kind, s->index);
     log_init(who, conf->log_level, (uint32_t)conf->log_rate);
     s->signal_fd = start_signals(false);

@@ -116,9 +116,12 @@ rundir_write_listen(const struct rundir *d, const char *text)
 }
 
 bool
-rundir_read_listen(const char *dir, char *out, size_t out_n)
+rundir_read_listen(const char *dir, bool named, char *out, size_t out_n)
 {
     char path[256];
+    struct stat st;
+    if (!named && (lstat(dir, &st) != 0 || (st.st_uid != 0 && st.st_uid != geteuid())))
+        return false;
     (void)snprintf(path, sizeof path, "%s/listen", dir);
     FILE *f = fopen(path, "re");
     bool ok = f != NULL && fgets(out, (int)out_n, f) != NULL;
@@ -143,7 +146,8 @@ rundir_reload(const char *dir, struct conf_error *err)
         return conf_fail(err, "%s cannot be read: %s; it takes the user that ringcast run was started by", path,
             strerror(why));
     if (!held)
-        return conf_fail(err, "nothing runs in %s: start ringcast run, or name its directory with --run.dir=DIR", dir);
+        return conf_fail(err, "no ringcast run works in %s: start it, or name its directory with --run.dir=DIR; processes that "
+            "were started by hand take SIGHUP each", dir);
     if (kill((pid_t)strtol(pid, NULL, 10), SIGHUP) == 0)
         return true;
     return conf_fail(err, "the process %ld cannot be told: %s", strtol(pid, NULL, 10), strerror(errno));

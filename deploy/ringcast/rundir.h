@@ -17,8 +17,9 @@ bool rundir_open(struct rundir *d, const struct conf *c, struct conf_error *err)
 /* Leaves a line in the file `listen`: where this server can be reached, for publish and subscribe.
  */
 void rundir_write_listen(const struct rundir *d, const char *text);
-/* That line, from whoever runs there; false if there is none. */
-bool rundir_read_listen(const char *path, char *out, size_t out_n);
+/* That line, from whoever runs there; false if there is none. A directory that nobody named counts only if it is our
+ * own or root's: others may have made one of its name first. */
+bool rundir_read_listen(const char *path, bool named, char *out, size_t out_n);
 /* Has the `ringcast run` of a directory read its settings and certificates again (SIGHUP); its log says what came of it. */
 bool rundir_reload(const char *path, struct conf_error *err) MUST_CHECK;
 /* Removes what we made. */

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "common/bug.h"
 #include "common/metric.h"
@@ -502,6 +503,14 @@ print_counter(const struct pages *all, const char *name)
     return 0;
 }
 
+static bool
+may_not_look(const char *run_dir)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/stat", run_dir);
+    return access(path, R_OK | X_OK) < 0 && errno == EACCES;
+}
+
 int
 status_command(const struct conf *c, int argc, char **argv)
 {
@@ -511,7 +520,11 @@ status_command(const struct conf *c, int argc, char **argv)
     take_options(&o, argc, argv);
     all.bad = metric_each_page(c->run_dir, keep_page, &all);
     all.now = mono_now();
-    if (all.count == 0) {
+    if (all.count == 0 && may_not_look(c->run_dir)) {
+        (void)fprintf(stderr, "ringcast: %s (%s) cannot be read: it takes the user that the server was started by\n",
+            c->run_dir, conf_place(c, "run.dir"));
+        status = 1;
+    } else if (all.count == 0) {
         (void)fprintf(stderr,
             "ringcast: nothing runs in %s (%s): start ringcast run, or name its directory with "
             "--run.dir=DIR\n",

@@ -276,27 +276,25 @@ nearest(char *list)
     return best;
 }
 
-/* Whether somebody said which directory, and nobody where clients connect: then the default address would be a
- * guess, and might well be another server's. */
+/* Whether somebody said so. */
 static bool
-only_the_directory_is_known(const struct conf *c)
+is_named(const struct conf *c, const char *setting)
 {
-    static const char *const by_itself[] = {"its default", "chosen by itself"};
-    const char *dir = conf_place(c, "run.dir");
-    return strcmp(dir, by_itself[0]) != 0 && strcmp(dir, by_itself[1]) != 0 &&
-        strcmp(conf_place(c, "worker.listen"), by_itself[0]) == 0;
+    const char *place = conf_place(c, setting);
+    return strcmp(place, "its default") != 0 && strcmp(place, "chosen by itself") != 0;
 }
 
-/* The server that --url names, else the one that runs in run.dir, else the first of worker.listen.
- */
+/* The server that --url names, else the one that runs in run.dir, else the first of worker.listen. Where a directory
+ * was named and no address, the default address would be a guess, and might well be another server's. */
 static bool
 find_server(const struct conf *c, const char *given, struct client_url *u, struct conf_error *err)
 {
     char listen[8192];
     if (given != NULL)
         return client_parse_url(u, given, c->sc_path, err);
-    bool from_run_dir = rundir_read_listen(c->run_dir, listen, sizeof listen);
-    if (!from_run_dir && only_the_directory_is_known(c))
+    bool named = is_named(c, "run.dir");
+    bool from_run_dir = rundir_read_listen(c->run_dir, named, listen, sizeof listen);
+    if (!from_run_dir && named && !is_named(c, "worker.listen"))
         return conf_fail(err,
             "no ringcast run has left its address in %s (run.dir, %s); processes that were started by hand leave "
             "none: name the server with --url, or give worker.listen as they have it",

@@ -4,9 +4,11 @@ frame by frame; and the tools against a real server, where its programs are buil
 import base64
 import hashlib
 import json
+import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import unittest
 
@@ -283,6 +285,29 @@ class Real(cli.Case):
         for p in (second, worker, broker):
             p.process.send_signal(signal.SIGUSR1)  # means nothing here, and ends nobody
             self.assertEqual(p.end(signal.SIGTERM)[0], 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, "it takes root to be several users")
+    def test_a_default_run_dir_that_another_user_made_is_not_trusted(self):
+        for d in (self.dir, self.bin):
+            d.chmod(0o755)
+        planted = self.dir / "ringcast"
+        planted.mkdir()
+        os.chown(planted, 65533, 65533)
+        (planted / "listen").write_text("tcp://127.0.0.1:1\n")
+
+        def as_other(*words):
+            done = subprocess.run([self.bin / words[0], *words[1:]], user=65532, group=65532, extra_groups=[], text=True,
+                                  capture_output=True, timeout=cli.PATIENCE, env={**self.env, "XDG_RUNTIME_DIR": str(self.dir)})
+            self.assertEqual(done.returncode, 1, done.stderr)
+            return done.stderr
+        listen = "--worker.listen=unix:/nonexistent"
+        self.assertIn("unix:/nonexistent cannot be reached", as_other("ringcast", "publish", listen, "a", "1"))
+        for program in ("ringcast-worker", "ringcast-broker"):
+            err = as_other(program, "--worker.rings=1", listen)
+            self.assertIn(f"{planted} belongs to user 65533 and we are user 65532", err)
+        planted.chmod(0o700)
+        self.assertIn("cannot be read: it takes the user", as_other("ringcast", "status"))
+        self.assertIn("cannot be read", as_other("ringcast", "reload"))
 
     def test_a_unix_listener_is_told_from_a_port(self):
         server = self.start(f"--worker.listen=unix:{self.dir}/s")
