@@ -429,7 +429,8 @@ setup_limits(struct worker *w, const struct worker_setup *s)
 static bool
 setup_lists(struct worker *w)
 {
-    struct slot_list *lists[] = {&w->urgent, &w->dirty, &w->fan_waiting, &w->doomed, &w->ready, &w->unbuffered, &w->just_freed};
+    struct slot_list *lists[] = {&w->urgent, &w->dirty, &w->fan_waiting, &w->doomed, &w->ready, &w->unbuffered,
+        &w->just_freed, &w->paced, &w->tls_waiting};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         lists[i]->cap = w->conn_max + 1;
         lists[i]->v = malloc(lists[i]->cap * sizeof *lists[i]->v);
@@ -522,11 +523,10 @@ worker_free(struct worker *w)
         rc_unref(&w->blocks, w->cipher);
     tls_server_unref(w->tls);
     free(w->tls_plain);
-    free(w->tls_waiting.v);
     rc_pool_fini(&w->blocks);
     buf_free(&w->scratch);
     struct slot_list *lists[] = {&w->urgent, &w->dirty, &w->dirty_chans, &w->busy_chans, &w->fan_waiting, &w->doomed,
-        &w->ready, &w->unbuffered, &w->just_freed};
+        &w->ready, &w->unbuffered, &w->just_freed, &w->paced, &w->tls_waiting};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         free(lists[i]->v);
     free(w->iov);

@@ -13,13 +13,17 @@
 #define RECORD_HEAD 5
 #define RECORD_MAX (16384 + 256)  /* RFC 8446 5.2 */
 #define RECORD_HANDSHAKE 22
-#define SEAL_MAX (64u << 10)      /* plain text that becomes cipher text ahead of the kernel taking it */
+#define HELD_MAX (4 * RECORD_MAX) /* no handshake is so long */
+/* Plain text that becomes cipher text ahead of the kernel taking it: with the heads and tags of its records it leaves
+ * with one send. */
+#define SEAL_MAX (SEND_MAX - 1024)
 #define WIRE_BLOCK 2000           /* what a slow reader's cipher text is kept in */
 
 /* What a call of tls.c writes to, and for whom. */
 struct wire {
     struct worker *w;
     struct conn *c;
+    size_t put; /* bytes that went to the wire, whether they are still there or not */
 };
 
 /* Cipher text goes into the turn's arena of its own, one connection's behind the other's. */
@@ -45,8 +49,10 @@ wire_put(void *arg, const uint8_t *p, size_t n)
         ok = segq_append(q, w->cipher, w->cipher->n, (uint32_t)n);
         w->cipher->n += (uint32_t)n;
     }
-    if (ok)
+    if (ok) {
         w->queue_bytes += n;
+        to->put += n;
+    }
     return ok;
 }
 
@@ -98,13 +104,14 @@ wire_control(void *arg, uint8_t type, const uint8_t *p, size_t n)
 
 #define WIRE_IO(w_, c_, p_, n_)                                                                    \
     {.in = (p_), .in_n = (n_), .out = wire_put, .kernel = wire_kernel, .control = wire_control,    \
-        .arg = &(struct wire){(w_), (c_)}, .second = (w_)->tick * WHEEL_TICK_MS / 1000}
+        .arg = &(struct wire){(w_), (c_), 0}, .second = (w_)->tick * WHEEL_TICK_MS / 1000}
 
 static void
 broke(struct worker *w, struct conn *c)
 {
     COUNT(w, tls_broken_total);
-    log_debug("tls-broken", "conn=%u why=\"%s\"", conn_slot(w, c), c->tls->flooded ? "too many key updates" : tls_why());
+    log_debug("tls-broken", "conn=%u why=\"%s\"", conn_slot(w, c),
+        c->tls == NULL ? "no handshake is so long" : c->tls->flooded ? "too many key updates" : tls_why());
     conn_finish(w, c, CLOSE_TLS_BROKEN); /* behind the alert, if there is one */
 }
 
@@ -137,8 +144,11 @@ open_records(struct worker *w, struct conn *c, struct tls_io *io)
         if (c->state > CONN_OPEN)
             return;
     }
-    if (!segq_is_empty(&c->tls->wire))
+    if (!segq_is_empty(&c->tls->wire)) {
         outq_touch(w, c); /* an answer of TLS itself */
+        if (c->flags & CF_SLOW && c->state == CONN_OPEN && outq_bytes(c) > w->conf->out_queue_low)
+            conn_pause(w, c, PAUSE_OUTPUT);
+    }
     if (rc == TLS_BROKEN)
         broke(w, c);
     else if (rc == TLS_EOF)
@@ -150,11 +160,12 @@ static void
 shake(struct worker *w, struct conn *c, const uint8_t *p, size_t n)
 {
     struct tls_io io = WIRE_IO(w, c, p, n);
+    const struct wire *wire = io.arg;
     enum tls_rc rc = tls_handshake(c->tls, &io);
-    if (!segq_is_empty(&c->tls->wire)) {
-        w->tls_left -= w->tls_left > 0;
+    if (wire->put > 0 && w->tls_left > 0)
+        w->tls_left--;
+    if (!segq_is_empty(&c->tls->wire))
         outq_touch(w, c);
-    }
     if (rc == TLS_BROKEN || rc == TLS_EOF) {
         COUNT(w, tls_failed_total);
         broke(w, c);
@@ -222,7 +233,7 @@ put_aside(struct worker *w, struct conn *c, const uint8_t *p, size_t n)
         conn_abort(w, c, false);
         return false;
     }
-    if (in->held.n > 4 * RECORD_MAX) { /* no handshake is so long */
+    if (in->held.n > HELD_MAX) {
         broke(w, c);
         return false;
     }

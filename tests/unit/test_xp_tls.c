@@ -130,6 +130,26 @@ handshakes_wait_for_their_turn(void **state)
     assert_int_equal(t_counter(tls_paced_total), 5);
 }
 
+/* A storm takes all turns, and one that waits in it sends and sends: it has no session yet. */
+static void
+too_much_before_its_turn_ends_it(void **state)
+{
+    (void)state;
+    uint8_t hello[2000];
+    static uint8_t more[80000];
+    size_t n = client_hello(hello, sizeof hello);
+    t.conf.tls_handshakes_per_turn = 0;
+    begin_tls();
+    log_set_level(LOG_L_DEBUG); /* that it ends is said in words then */
+    struct t_client *c = t_connect(0);
+    t_send(c, hello, n);
+    T_UNTIL(t_counter(tls_paced_total) == 1);
+    t_send(c, more, sizeof more);
+    T_UNTIL(t_closes(CLOSE_TLS_BROKEN) == 1);
+    log_set_level(LOG_L_ERROR);
+    assert_int_equal(t_counter(tls_connections), 0);
+}
+
 static void
 a_hello_on_a_plain_port_gets_an_alert(void **state)
 {
@@ -164,6 +184,7 @@ main(void)
         T(plain_http_is_told_and_ended),
         T(noise_is_ended),
         T(handshakes_wait_for_their_turn),
+        T(too_much_before_its_turn_ends_it),
         T(a_hello_on_a_plain_port_gets_an_alert),
         T(silence_ends_at_the_timeout),
     };
