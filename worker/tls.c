@@ -295,13 +295,23 @@ on_server_name(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_OK;
 }
 
-/* Counts what a peer may send at our cost after the handshake. */
+/* What a peer may ask for at our cost after the handshake: new keys, or, in TLS 1.2, another handshake, which is answered
+ * with a warning each time. */
+static bool
+is_at_our_cost(int write_p, int type, const unsigned char *p, size_t n)
+{
+    if (write_p)
+        return type == SSL3_RT_ALERT && n == 2 && p[1] == SSL_AD_NO_RENEGOTIATION;
+    return type == SSL3_RT_HANDSHAKE && n > 0 && p[0] == SSL3_MT_KEY_UPDATE;
+}
+
+/* Counts that. */
 static void
 on_protocol_message(int write_p, int version, int type, const void *buf, size_t n, SSL *ssl, void *arg)
 {
     (void)version;
     (void)arg;
-    if (write_p || type != SSL3_RT_HANDSHAKE || n < 1 || *(const unsigned char *)buf != SSL3_MT_KEY_UPDATE)
+    if (!is_at_our_cost(write_p, type, buf, n))
         return;
     struct tls_conn *t = SSL_get_app_data(ssl);
     if (t->updates_second != t->io->second) {
@@ -441,6 +451,26 @@ set_client_verify(SSL_CTX *ctx, const struct conf *conf, struct conf_error *err)
     return true;
 }
 
+/* Sessions are of a context whose name is what a client must show here: else a ticket from before client certificates
+ * were asked for, or from under other authorities, would be let in without one. */
+static bool
+name_context(SSL_CTX *ctx, const struct conf *conf)
+{
+    unsigned char name[EVP_MAX_MD_SIZE], ca[EVP_MAX_MD_SIZE];
+    unsigned name_n = 0, ca_n = 0;
+    STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 &&
+        EVP_DigestUpdate(md, conf->tls_client_verify, strlen(conf->tls_client_verify)) == 1;
+    for (int i = 0; ok && i < sk_X509_OBJECT_num(all); i++) {
+        const X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
+        ok = cert == NULL || (X509_digest(cert, EVP_sha256(), ca, &ca_n) == 1 && EVP_DigestUpdate(md, ca, ca_n) == 1);
+    }
+    ok = ok && EVP_DigestFinal_ex(md, name, &name_n) == 1 && SSL_CTX_set_session_id_context(ctx, name, name_n) == 1;
+    EVP_MD_CTX_free(md);
+    return ok;
+}
+
 static void
 set_behaviour(SSL_CTX *ctx, struct tls_server *s, const struct conf *conf)
 {
@@ -452,7 +482,6 @@ set_behaviour(SSL_CTX *ctx, struct tls_server *s, const struct conf *conf)
         SSL_CTX_set_options(ctx, SSL_OP_ENABLE_KTLS);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets alone: nothing is kept here */
-    SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"ringcast", 8);
     SSL_CTX_set_num_tickets(ctx, 1);
     SSL_CTX_set_max_early_data(ctx, 0);
     SSL_CTX_set_timeout(ctx, (long)s->rotation_s);
@@ -488,6 +517,8 @@ server_fill(struct tls_server *s, const struct conf *conf, struct conf_error *er
         if (!load_pair(ctx, certs->v[i], keys->n > 0 ? keys->v[i] : certs->v[i], err) ||
             !set_ciphers(ctx, conf, err) || !set_client_verify(ctx, conf, err))
             return false;
+        if (!name_context(ctx, conf))
+            return conf_fail(err, "tls: %s", tls_why());
     }
     return true;
 }

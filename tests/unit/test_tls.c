@@ -325,6 +325,18 @@ visit(struct tls_server *s, int version, SSL_SESSION *with)
     return resumed;
 }
 
+/* Whether the server takes the handshake of a client that has a ticket and no certificate. */
+static bool
+is_let_in(struct tls_server *s, int version, SSL_SESSION *with)
+{
+    struct pair *x = pair_new(s, version, 4096);
+    SSL_set_session(x->client, with);
+    (void)shake(x);
+    bool in = x->shaken;
+    pair_free(x);
+    return in;
+}
+
 static void
 test_tickets_are_taken_by_every_server_of_the_secret(void **state)
 {
@@ -351,6 +363,36 @@ test_tickets_are_taken_by_every_server_of_the_secret(void **state)
         tls_server_unref(again);
         tls_server_unref(other);
     }
+}
+
+static void
+test_a_ticket_does_not_stand_for_a_certificate_that_was_not_asked_for(void **state)
+{
+    static const char *const now[][2] = {{"off", ""}, {"optional", "client.pem"}, {"required", "client.pem"}, {"optional", "two.pem"}};
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    (void)state;
+    for (size_t v = 0; v < ARRAY_LEN(versions); v++)
+        for (size_t from = 0; from < 2; from++)
+            for (size_t to = 0; to < ARRAY_LEN(now); to++) {
+                set("tls.client_verify", now[from][0]);
+                set("tls.client_ca", path_of(now[from][1]));
+                struct tls_server *before = server();
+                assert_false(visit(before, versions[v], NULL));
+                SSL_SESSION *ticket = kept;
+                kept = NULL;
+                set("tls.client_verify", now[to][0]);
+                set("tls.client_ca", path_of(now[to][1]));
+                struct tls_server *after = server();
+                if (strcmp(now[to][0], "required") == 0)
+                    assert_false(is_let_in(after, versions[v], ticket));
+                else
+                    assert_int_equal(visit(after, versions[v], ticket), from == to);
+                SSL_SESSION_free(ticket);
+                SSL_SESSION_free(kept);
+                kept = NULL;
+                tls_server_unref(before);
+                tls_server_unref(after);
+            }
 }
 
 static void
@@ -470,6 +512,7 @@ test_renegotiation_is_refused(void **state)
     SSL_renegotiate(x->client);
     SSL_do_handshake(x->client);
     carry(x);
+    assert_int_equal(x->t->updates, 1); /* bounded as key updates are */
     assert_true(SSL_read(x->client, &none, 1) <= 0);
     assert_int_equal(x->got_n, 0);
     assert_int_not_equal(SSL_do_handshake(x->client), 1);
@@ -533,6 +576,7 @@ main(void)
         T(test_messages_cross_in_both_directions_however_records_are_cut),
         T(test_tls_1_1_and_noise_are_refused),
         T(test_tickets_are_taken_by_every_server_of_the_secret),
+        T(test_a_ticket_does_not_stand_for_a_certificate_that_was_not_asked_for),
         T(test_the_certificate_fits_the_name_that_was_asked_for),
         T(test_alpn_is_http_1_1_or_nothing),
         T(test_client_certificates_off_optional_required),
