@@ -464,6 +464,15 @@ conn_took_less(struct worker *w, struct conn *c)
         conn_pause(w, c, PAUSE_OUTPUT);
 }
 
+/* There is more than one send carries: it goes on. It is not what pacing holds back, or a client that takes everything
+ * would get one send in each round. */
+static void
+send_rest(struct worker *w, struct conn *c)
+{
+    c->flags |= CF_PROMPT;
+    outq_touch(w, c);
+}
+
 void
 conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
 {
@@ -486,7 +495,7 @@ conn_on_send(struct worker *w, struct conn *c, struct ring_done d)
         else if (outq_kernel_is_full(c, d.res))
             conn_took_less(w, c);
         else
-            outq_touch(w, c); /* more than one send carries: try again */
+            send_rest(w, c);
         if (c->state == CONN_OPEN && c->pause & PAUSE_OUTPUT && outq_bytes(c) <= w->conf->out_queue_low)
             conn_resume(w, c, PAUSE_OUTPUT);
         if (c->state == CONN_OPEN && c->behind != 0)

@@ -585,6 +585,25 @@ pacing_joins_what_is_published_and_holds_nothing_else(void **state)
 }
 
 static void
+pacing_does_not_hold_back_the_rest_of_what_was_begun(void **state)
+{
+    (void)state;
+    t.conf.out_pacing = 5;
+    t_begin();
+    struct t_client *a = t_open();
+    t_subscribe(a, "news");
+    t_pass(10);
+    memset(big, '7', 150000);
+    big[150000] = '\0';
+    t_message("news", (const char *)big);
+    uint64_t sends = t_counter(sends_total);
+    t_turn();
+    assert_false(outq_is_empty(t_conn(a)));
+    T_UNTIL(outq_is_empty(t_conn(a))); /* several sends, and no time passes */
+    assert_int_equal(t_counter(sends_total), sends + 3);
+}
+
+static void
 pacing_forgets_who_left(void **state)
 {
     (void)state;
@@ -615,6 +634,7 @@ main(void)
         T(many_stretches_take_several_sends_one_after_the_other),
         T(two_sends_are_never_in_flight),
         T(pacing_joins_what_is_published_and_holds_nothing_else),
+        T(pacing_does_not_hold_back_the_rest_of_what_was_begun),
         T(pacing_forgets_who_left),
         T(a_crowd_of_gathered_sends_goes_out_in_one_turn),
         T(large_pieces_have_blocks_of_their_own),
