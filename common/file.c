@@ -13,7 +13,13 @@
 #define PATH_BYTES 4096
 #define ANSWER_S 2
 
-/* A request is a path without its zero byte; the answer an errno, 0 with the descriptor beside it. */
+/* A request is a number and a path without its zero byte; the answer the number and an errno, 0 with the descriptor
+ * beside it. By the number an answer that came too late is told from that to a later request. */
+struct head {
+    uint32_t number;
+    int32_t why; /* in the answer */
+};
+#define REQUEST_BYTES (sizeof(uint32_t) + PATH_BYTES)
 
 /* ---- the child ---- */
 
@@ -34,29 +40,46 @@ take_descriptor(struct msghdr *m)
     return fd;
 }
 
-/* -1 with errno, also when the parent has nothing to say. */
-static int
-ask_parent(int parent, const char *path)
+static bool
+send_request(int parent, uint32_t number, const char *path)
 {
-    int answer = EACCES;
-    struct iovec iov = {&answer, sizeof answer};
+    size_t n = strlen(path);
+    struct iovec iov[] = {{&number, sizeof number}, {(void *)(uintptr_t)path, n}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = ARRAY_LEN(iov)};
+    return n < PATH_BYTES && sendmsg(parent, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)(sizeof number + n);
+}
+
+/* One answer, to whatever request. False when none comes in time; *fd is -1 where nothing was lent. */
+static bool
+take_answer(int parent, struct head *answer, int *fd)
+{
+    struct iovec iov = {answer, sizeof *answer};
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } control;
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    bool ok = recvmsg(parent, &m, MSG_CMSG_CLOEXEC) == (ssize_t)sizeof *answer;
+    *fd = ok ? take_descriptor(&m) : -1;
+    return ok;
+}
+
+/* -1 with errno, also when the parent has nothing to say. */
+static int
+ask_parent(int parent, const char *path)
+{
+    static uint32_t number;
+    struct head answer = {0};
     struct timeval patience = {.tv_sec = ANSWER_S};
-    size_t n = strlen(path);
     int fd = -1;
     (void)setsockopt(parent, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (n < PATH_BYTES && send(parent, path, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n &&
-        recvmsg(parent, &m, MSG_CMSG_CLOEXEC) == (ssize_t)sizeof answer)
-        fd = take_descriptor(&m);
-    else
-        answer = EACCES;
-    if (fd < 0)
-        errno = answer != 0 ? answer : EACCES;
-    return fd;
+    bool any = send_request(parent, ++number, path);
+    while (any && (any = take_answer(parent, &answer, &fd)) && answer.number != number)
+        if (fd >= 0)
+            (void)close(fd);
+    if (!any || fd < 0)
+        errno = any && answer.why != 0 ? answer.why : EACCES;
+    return any ? fd : -1;
 }
 
 int
@@ -83,9 +106,9 @@ open_plain(const char *path)
 }
 
 static void
-answer(int to, int fd, int why)
+answer(int to, int fd, struct head head)
 {
-    struct iovec iov = {&why, sizeof why};
+    struct iovec iov = {&head, sizeof head};
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
@@ -106,17 +129,23 @@ answer(int to, int fd, int why)
 bool
 file_lend(int from, bool (*may)(const char *path, const void *arg), const void *arg)
 {
-    char path[PATH_BYTES];
-    ssize_t n = recv(from, path, sizeof path - 1, MSG_DONTWAIT | MSG_TRUNC);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    char request[REQUEST_BYTES];
+    const char *path = request + sizeof(uint32_t);
+    struct head head = {0};
+    ssize_t got = recv(from, request, sizeof request - 1, MSG_DONTWAIT | MSG_TRUNC);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
-    if (n <= 0 || (size_t)n >= sizeof path || memchr(path, '\0', (size_t)n) != NULL)
+    if (got <= (ssize_t)sizeof head.number || (size_t)got >= sizeof request)
         return false;
-    path[n] = '\0';
+    size_t n = (size_t)got - sizeof head.number;
+    if (memchr(path, '\0', n) != NULL)
+        return false;
+    request[got] = '\0';
+    memcpy(&head.number, request, sizeof head.number);
     bool allowed = may(path, arg);
     int fd = allowed ? open_plain(path) : -1;
-    int why = fd >= 0 ? 0 : allowed ? errno : EACCES;
-    answer(from, fd, why);
+    head.why = fd >= 0 ? 0 : allowed ? errno : EACCES;
+    answer(from, fd, head);
     if (fd >= 0)
         (void)close(fd);
     return true;

@@ -72,13 +72,18 @@ read_as_nobody(const char *wanted, int parent)
     return cloexec && read(fd, text, sizeof text) == 6 && strcmp(text, "secret") == 0 ? 0 : 254;
 }
 
-static int
-ask(const char *wanted, const char *named)
+static void
+connect_pair(int fds[2])
 {
-    int fds[2], status;
     if (geteuid() != 0)
         skip();
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds), 0);
+}
+
+static int
+ask_over(int fds[2], const char *wanted, const char *named)
+{
+    int status;
     pid_t pid = fork();
     if (pid == 0) {
         close(fds[0]);
@@ -91,6 +96,14 @@ ask(const char *wanted, const char *named)
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
+}
+
+static int
+ask(const char *wanted, const char *named)
+{
+    int fds[2];
+    connect_pair(fds);
+    return ask_over(fds, wanted, named);
 }
 
 static void
@@ -123,6 +136,20 @@ a_parent_that_is_gone_is_no_access(void **state)
     assert_int_equal(ask(path, NULL), EACCES);
 }
 
+/* The child asked for another file, gave up waiting, and the answer came after all. */
+static void
+an_answer_that_came_too_late_is_not_taken_for_another_file(void **state)
+{
+    (void)state;
+    int fds[2];
+    connect_pair(fds);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(send(fds[1], "\0\0\0\0/etc/passwd", 15, 0), 15);
+        assert_true(file_lend(fds[0], is_named, i == 1 ? "/nothing" : "/etc/passwd"));
+    }
+    assert_int_equal(ask_over(fds, path, path), 0);
+}
+
 static void
 what_may_be_read_is_read_without_asking(void **state)
 {
@@ -144,7 +171,9 @@ nonsense_ends_the_conversation(void **state)
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds), 0);
     assert_true(file_lend(fds[0], is_named, path)); /* nothing there: nothing happens */
-    assert_int_equal(send(fds[1], "/a\0b", 4, 0), 4);
+    assert_int_equal(send(fds[1], "1234/a\0b", 8, 0), 8);
+    assert_false(file_lend(fds[0], is_named, path));
+    assert_int_equal(send(fds[1], "1234", 4, 0), 4);
     assert_false(file_lend(fds[0], is_named, path));
     memset(longer, '/', sizeof longer);
     assert_int_equal(send(fds[1], longer, sizeof longer, 0), sizeof longer);
@@ -162,6 +191,7 @@ main(void)
         cmocka_unit_test(what_they_do_not_name_is_not),
         cmocka_unit_test(a_directory_or_device_is_not_lent),
         cmocka_unit_test(a_parent_that_is_gone_is_no_access),
+        cmocka_unit_test(an_answer_that_came_too_late_is_not_taken_for_another_file),
         cmocka_unit_test(what_may_be_read_is_read_without_asking),
         cmocka_unit_test(nonsense_ends_the_conversation),
     };
