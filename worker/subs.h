@@ -35,8 +35,8 @@ struct chan {
     struct rc *batch;         /* NULL: none */
     uint32_t batch_off, batch_len, batch_messages;
     bool batch_listed;
-    struct rc *tail;          /* NULL, or holds the last batches that slow readers got; the next goes behind them */
     bool busy;                /* its broker was told that there is too much of it: on worker.busy_chans */
+    struct rc *tail;          /* NULL, or holds the last batches that slow readers got; the next goes behind them */
 };
 
 enum subs_rc {
