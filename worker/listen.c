@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -159,10 +160,15 @@ open_unix(const struct conf_listen *a, int backlog, int *e)
             close(fd);
             return -1;
         }
-        unlink(sun.sun_path); /* left by a crash: nobody answers */
-        if (bind(fd, (struct sockaddr *)&sun, sizeof sun) == 0 && listen(fd, backlog) == 0)
-            return fd;
+        struct stat st;
+        if (lstat(sun.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
+            unlink(sun.sun_path); /* left by a crash: nobody answers */
+        mode_t mask = umask(0111); /* 0666: who may go there is for its directory to say */
+        bool open = bind(fd, (struct sockaddr *)&sun, sizeof sun) == 0 && listen(fd, backlog) == 0;
         *e = errno;
+        umask(mask);
+        if (open)
+            return fd;
         close(fd);
         return -1;
     }

@@ -270,8 +270,12 @@ open_unix(struct binds *b, struct bind_place *p, const struct conf *c, struct co
         (void)unlink(path);
     }
     int fd = lift(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), b->floor);
-    if (fd < 0 || bind(fd, (const void *)&p->addr, p->addr_len) != 0) {
-        int why = errno;
+    /* 0666, as clients and proxies are other users: who may go there is for its directory to say. */
+    mode_t mask = umask(0111);
+    bool bound = fd >= 0 && bind(fd, (const void *)&p->addr, p->addr_len) == 0;
+    int why = errno;
+    (void)umask(mask);
+    if (!bound) {
         if (fd >= 0)
             (void)close(fd);
         return fail_bind(err, c, p, why);

@@ -310,11 +310,18 @@ class Real(cli.Case):
         self.assertIn("cannot be read", as_other("ringcast", "reload"))
 
     def test_a_unix_listener_is_told_from_a_port(self):
-        server = self.start(f"--worker.listen=unix:{self.dir}/s")
+        server = self.start(f"--worker.listen=unix:{self.dir}/s", preexec=lambda: os.umask(0o077) and None)
+        self.assertEqual((self.dir / "s").stat().st_mode & 0o777, 0o666)  # proxies are other users
         self.ringcast("publish", f"--run.dir={self.run_dir}", "a", "1", status=0)
         server.process.send_signal(signal.SIGUSR1)
         status, _, err = server.end(signal.SIGTERM)
         self.assertEqual(status, 0, err)
+        (self.dir / "file").write_text("kept")
+        alone = cli.Ringcast([self.bin / "ringcast-worker", f"--run.dir={self.run_dir}", f"--worker.listen=unix:{self.dir}/file"],
+                             self.env)
+        self.started.append(alone)
+        self.assertEqual(alone.end()[0], 1)
+        self.assertEqual((self.dir / "file").read_text(), "kept")
         self.assertNotIn(" kernel-unsent ", err)  # a limit of TCP
 
 
