@@ -111,6 +111,7 @@ fresh_conf(void **state)
 {
     char list[300];
     (void)state;
+    conf_free(&conf); /* a test may begin anew */
     conf_defaults(&conf);
     set("run.dir", dir);
     snprintf(list, sizeof list, "%s,%s", path_of("one.pem"), path_of("two.pem"));
