@@ -200,3 +200,25 @@ forwarded_client(const struct http_request *r, enum forwarded_field field, const
     }
     return k.found ? k.client : *peer;
 }
+
+static bool
+quotes_end(struct view v)
+{
+    bool quoted = false;
+    for (size_t i = 0; i < v.n; i++) {
+        if (quoted && v.p[i] == '\\')
+            i++;
+        else if (v.p[i] == '"')
+            quoted = !quoted;
+    }
+    return !quoted;
+}
+
+bool
+forwarded_is_whole(const struct http_request *r, enum forwarded_field field)
+{
+    for (uint32_t i = 0; field == FORWARDED_RFC7239 && i < r->field_count; i++)
+        if (view_eq_nocase(r->fields[i].name, VIEW("forwarded")) && !quotes_end(r->fields[i].value))
+            return false;
+    return true;
+}

@@ -21,4 +21,8 @@ enum forwarded_field {
 struct addr forwarded_client(const struct http_request *r, enum forwarded_field field, const struct addr *peer,
     const struct addr_nets *trusted);
 
+/* False when a quoted text of `Forwarded` does not end in its line: then the entries of the proxies behind it, which they added to
+ * the same line, are part of that text, and nobody can be told from it. */
+bool forwarded_is_whole(const struct http_request *r, enum forwarded_field field);
+
 #endif

@@ -130,12 +130,15 @@ field_of(const struct conf *conf)
     }
 }
 
-void
+bool
 client_of_request(struct worker *w, struct conn *c, const struct http_request *r)
 {
     if (!addr_nets_have(&w->trusted, &c->client))
-        return;
+        return true;
+    if (!forwarded_is_whole(r, field_of(w->conf)))
+        return false;
     c->client = forwarded_client(r, field_of(w->conf), &c->client, &w->trusted);
     if (client_count(w, &c->client, &c->place) != CLIENT_WELCOME)
         c->flags |= CF_OVER;
+    return true;
 }

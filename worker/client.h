@@ -23,8 +23,9 @@ size_t client_input(struct worker *w, struct conn *c, struct view in);
 /* One connection more of this address; its place in worker.addrs to be given back in *place. Who is trusted
  * to name others is not counted. */
 enum client_rc client_count(struct worker *w, const struct addr *a, uint32_t *place) MUST_CHECK;
-/* The head of a request has come: a trusted proxy may name another client. Sets CF_OVER if that one has too
+/* The head of a request has come: a trusted proxy may name another client. False when what it
+ * passed on can't be read, so that its client is nobody. Sets CF_OVER if that one has too
  * many connections. */
-void client_of_request(struct worker *w, struct conn *c, const struct http_request *r);
+bool client_of_request(struct worker *w, struct conn *c, const struct http_request *r);
 
 #endif

@@ -146,7 +146,10 @@ static void
 on_request(struct worker *w, struct conn *c)
 {
     COUNT(w, http_requests_total);
-    client_of_request(w, c, &request);
+    if (!client_of_request(w, c, &request)) {
+        answer(w, c, 400);
+        return;
+    }
     if (c->flags & CF_OVER) {
         answer(w, c, 429);
         return;

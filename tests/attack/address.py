@@ -129,6 +129,11 @@ async def rfc7239(ctx):
     await is_client(ctx, OURS, extra=b"X-Forwarded-For: 192.0.2.1\r\n")
 
 
+@F.case("a Forwarded whose quote swallows what the proxy added is refused")
+async def swallowed(ctx):
+    await ctx.http(b"GET / HTTP/1.1\r\nHost: x\r\nForwarded: for=\"192.0.2.1, for=198.51.100.7\r\n\r\n", 400)
+
+
 @X.case("spoofed fields of a stranger are ignored")
 async def spoofed(ctx):
     for field in (b"X-Forwarded-For: 192.0.2.1\r\n", b"X-Forwarded-For: 127.0.0.1\r\n", b"Forwarded: for=192.0.2.1\r\n"):

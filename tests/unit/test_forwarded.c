@@ -127,6 +127,30 @@ only_the_field_that_is_asked_for_is_read(void **state)
     assert_string_equal(addr_text(&client, text), PEER);
 }
 
+static void
+a_quote_that_never_ends_is_not_whole(void **state)
+{
+    static const struct {
+        const char *value;
+        bool whole;
+    } rows[] = {
+        {"for=192.0.2.1", true},
+        {"for=\"[2001:db8::1]\", for=192.0.2.1", true},
+        {"by=\"a \\\" b\";for=192.0.2.1", true},
+        {"for=\"192.0.2.1, for=198.51.100.7", false}, /* the client's quote swallows what the proxy added */
+        {"for=x;by=\"\\\", for=198.51.100.7", false},
+        {"\"", false},
+    };
+    static struct http_request r;
+    (void)state;
+    r.field_count = 1;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        r.fields[0] = (struct http_field){VIEW("forwarded"), view_str(rows[i].value)};
+        assert_int_equal(forwarded_is_whole(&r, FORWARDED_RFC7239), rows[i].whole);
+        assert_true(forwarded_is_whole(&r, FORWARDED_XFF)); /* that field is not read */
+    }
+}
+
 int
 main(void)
 {
@@ -134,6 +158,7 @@ main(void)
         cmocka_unit_test(x_forwarded_for),
         cmocka_unit_test(entries_that_are_none_hide_what_is_left_of_them),
         cmocka_unit_test(forwarded),
+        cmocka_unit_test(a_quote_that_never_ends_is_not_whole),
         cmocka_unit_test(several_lines_are_one_list),
         cmocka_unit_test(only_the_field_that_is_asked_for_is_read),
     };
