@@ -56,7 +56,7 @@ async def trickled(ctx):
 
 @S.case("what is no well-formed HTTP/1.1 head is refused")
 async def broken(ctx):
-    bad = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40), bytes(range(256)) * 4,
+    bad = [b"\x17\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40), bytes(range(256)) * 4,
            b"SSH-2.0-OpenSSH\r\n\r\n", b"GET /\r\n\r\n", b"GET / http/1.1\r\nHost: x\r\n\r\n",
            b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
            b"GET / HTTP/1.1\r\nHost: x\r\nnocolon\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n: v\r\n\r\n",

@@ -18,7 +18,7 @@ S = scene("lanes", {"lane.bytes": "64KiB", "lane.overflow_bytes": "1MiB", "ws.ma
                     "broker.dead_after": "700ms"})
 MAGIC, VERSION = 0x31454E414C534352, 1
 SEGMENT, LANE, F_ADD_SEALS, SEALS = 384, 256, 1033, 1 | 2 | 4  # seal, shrink, grow
-SUBSCRIBE, UNSUBSCRIBE, PUBLISH, SYNC = 2, 4, 6, 8
+SUBSCRIBE, UNSUBSCRIBE, PUBLISH, SYNC, BUSY, EASED = 2, 4, 6, 8, 10, 12
 
 
 def table_hash(pid):
@@ -174,7 +174,8 @@ async def nonsense(ctx):
             lambda f: f.record(UNSUBSCRIBE, b"123"), lambda f: f.record(UNSUBSCRIBE, bytes(9)),
             lambda f: f.record(PUBLISH, b"abc", aux=4), lambda f: f.record(PUBLISH, bytes(5000), aux=4097),
             lambda f: f.record(PUBLISH, b"", aux=65535), lambda f: f.record(3, bytes(16)), lambda f: f.record(1, b""),
-            lambda f: f.record(255, b"x"), lambda f: f.record(5, bytes(4)), lambda f: f.record(PUBLISH, b"", n=0xFFFFFFFF),
+            lambda f: f.record(255, b"x"), lambda f: f.record(5, bytes(4)), lambda f: f.record(BUSY, b"123"),
+            lambda f: f.record(BUSY, bytes(8)), lambda f: f.record(EASED, b"x"), lambda f: f.record(PUBLISH, b"", n=0xFFFFFFFF),
             lambda f: f.record(PUBLISH, b"", n=0xFFFFFFF9), lambda f: f.record(PUBLISH, b"x", n=65536, aux=1),
             lambda f: f.record(PUBLISH, b"x", n=4096, aux=1), lambda f: f.record(0, b"", n=0xFFFFFFF8),
             lambda f: f.commit(4), lambda f: f.commit(65544), lambda f: f.commit((1 << 64) - 8), lambda f: f.commit(1 << 63)]
@@ -184,9 +185,9 @@ async def nonsense(ctx):
         lie(f)
         check(await asyncio.to_thread(f.gone), f"lie {i} was believed")
         f.end()
-    f, before = Fake(ctx).attach(), counters(ctx)[1]["lane_sync"]
+    f, syncs = Fake(ctx).attach(), counters(ctx)[1]["lane_sync"]
     f.record(SYNC, b"")
-    await ctx.until("it was read", lambda: counters(ctx)[1]["lane_sync"] > before)
+    await ctx.until("it was read", lambda: counters(ctx)[1]["lane_sync"] > syncs)
     f.commit(0)  # back
     check(await asyncio.to_thread(f.gone), "a tail that went back was believed")
     f.end()
@@ -208,7 +209,7 @@ async def noise(ctx):
             f.commit(4096)
         else:  # of the right form, with wild contents
             for _ in range(rnd.randrange(1, 40)):
-                kind = rnd.choice((2, 2, 4, 6, 6, 8))
+                kind = rnd.choice((2, 2, 4, 6, 6, 8, 10, 12))
                 body = rnd.randbytes(rnd.randrange(0, 24))
                 if kind == 2:
                     body = struct.pack("<II", rnd.randrange(8), rnd.randrange(3)) + body[:rnd.randrange(3)]
