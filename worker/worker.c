@@ -341,13 +341,15 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     take_time(w);
     struct mono began = w->now;
     w->turn++;
+    /* Before what clients say: a message whose publisher has its answer lies in the lane, and must not miss a subscriber
+     * that asks to leave after that. */
+    w->links_busy = w->backlog > FAN_BACKLOG_MAX || links_drain(w->links, DRAIN_RECORDS);
     if (w->tls != NULL)
         xp_tls_continue(w);
     pmd_turn_begin(w);
     ring_reap(&w->ring, worker_dispatch, w);
     pmd_turn_begin(w);
     continue_ready(w);
-    w->links_busy = w->backlog > FAN_BACKLOG_MAX || links_drain(w->links, DRAIN_RECORDS);
     fan_out_all(w);
     close_doomed(w);
     wheel_expire(&w->wheel, w->now, EXPIRE_TIMERS, expire_one, w);
