@@ -41,7 +41,7 @@ void deflate_put_answer(struct buf *out, const struct deflate_terms *t);
 
 enum deflate_rc {
     DEFLATE_OK,
-    DEFLATE_BROKEN,    /* not DEFLATE, refers to data before its window, or ends in the middle */
+    DEFLATE_BROKEN,    /* not DEFLATE, refers to data that is not there any more, or ends in the middle */
     DEFLATE_TOO_BIG,   /* more than the bound would come out */
     DEFLATE_NO_MEMORY,
 };
@@ -55,7 +55,8 @@ void deflate_reader_free(struct deflate_reader *r);
 /* Begins a message. With `keep` it may refer to the messages before. */
 void deflate_reader_begin(struct deflate_reader *r, bool keep);
 /* Inflates the next piece of the message and appends what comes out, never beyond out->n == max. Works in
- * steps: neither memory nor time depends on what would have come behind the bound. */
+ * steps: neither memory nor time depends on what would have come behind the bound. A sender that refers to data
+ * before its window, but within what came out of the same step, is not found out. */
 enum deflate_rc deflate_reader_put(
     struct deflate_reader *r, struct view piece, uint64_t max, struct buf *out) MUST_CHECK;
 /* The message is over. */
