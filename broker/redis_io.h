@@ -1,0 +1,27 @@
+/* All links of a broker to Redis servers, on its ring (broker/redis_link.h: one of them): what they share, their
+ * turn, their completions. */
+#ifndef BROKER_REDIS_IO_H
+#define BROKER_REDIS_IO_H
+
+#include "broker/redis_link.h"
+#include "common/conf.h"
+#include "common/mono.h"
+#include "common/ring.h"
+
+/* 64 masters and as many replicas, both kinds of link. */
+#define REDIS_LINKS_MAX 256
+
+/* Reads what the settings say of TLS and passwords. NULL with a sentence in err. `name` is told to the servers by CLIENT
+ * SETNAME: printable, no blanks. */
+struct redis_io *redis_io_open(const struct conf *, struct ring *, uint64_t *metrics, const char *name,
+    struct conf_error *err);
+/* Ends all links; waits for the kernel to let go of their memory, at most a second, and takes completions of the ring
+ * meanwhile: nobody else may be waiting for one. */
+void redis_io_close(struct redis_io *);
+/* End of a turn: what was asked for goes out, one send for each link; deadlines. After how many ms to call again. */
+uint32_t redis_io_turn(struct redis_io *, struct mono now);
+void redis_io_on_done(struct redis_io *, struct ring_done);
+/* A URL of the settings with user and password from redis.user, redis.password_file where it has none itself. */
+bool redis_io_where(const struct redis_io *, struct view url, struct redisurl *out, struct conf_error *err) MUST_CHECK;
+
+#endif
