@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "broker/across.h"
 #include "broker/chan.h"
 #include "broker/metrics.h"
 #include "broker/peer.h"
@@ -107,6 +108,12 @@ broker_watch(struct broker *b)
             peer_free(b, p);                                                                       \
         else                                                                                       \
             fn(b, p, d);                                                                           \
+        return;                                                                                    \
+    }
+/* What the bus asked of the ring is its own: slot and generation mean what it likes. */
+#define ROUTE_BUS(fn)                                                                              \
+    {                                                                                              \
+        b->bus->ops->fn(b->bus, d);                                                                \
         return;                                                                                    \
     }
 #define ROUTE_BROKER(fn)                                                                           \
@@ -260,6 +267,7 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     b->stuck = false;
     bool sleep = !b->busy && all_asleep(b);
     uint32_t ms = MIN(max_wait_ms, (uint32_t)(b->stuck ? STUCK_MS : TURN_MAX_MS));
+    ms = MIN(ms, b->bus_wait_ms);
     ring_wait(&b->ring, sleep ? (uint64_t)ms * 1000000 : 0);
     b->now = mono_now();
     unsettle_if_stopped(b);
@@ -267,6 +275,7 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     ring_reap(&b->ring, dispatch, b);
     b->busy = false;
     each_peer(b, drain_peer);
+    across_turn(b);
     if (UNLIKELY(!b->settled))
         settle(b);
     beat(b);
@@ -281,7 +290,7 @@ broker_run(struct broker *b)
     GAUGE(b, seccomp, calls_mode());
     /* Once told to stop it still handles what is in its lanes. */
     while (b->stopping == 0 ||
-        (b->stopping == 1 && (b->busy || b->overflow_bytes > 0) && !mono_reached(b->now, b->stop_at)))
+        (b->stopping == 1 && (b->busy || b->overflow_bytes > 0 || !across_is_idle(b)) && !mono_reached(b->now, b->stop_at)))
         broker_turn(b, TURN_MAX_MS);
 }
 
@@ -363,6 +372,8 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
     broker_metric_rows(rows);
     b->page = metric_page_new(conf->run_dir, "broker", index, -1, rows, BM_COUNT);
     b->metrics = b->page.values;
+    if (!across_open(b, bus_chosen(conf), err))
+        return false;
     arm_accept(b);
     return true;
 }
@@ -388,6 +399,7 @@ broker_fini(struct broker *b)
             peer_free(b, p);
         }
     }
+    across_close(b);
     ring_fini(&b->ring);
     chans_fini(b);
     pool_fini(&b->peers);

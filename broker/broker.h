@@ -27,6 +27,9 @@ enum broker_op {
  * descriptors and memory of a broker. */
 #define PEERS_MAX 1024
 
+struct bus;
+struct across;
+
 struct broker {
     struct ring ring;
     struct conf *conf;
@@ -47,6 +50,9 @@ struct broker {
     uint32_t mask;
     uint64_t seed;
     uint64_t overflow_bytes;
+    struct bus *bus;          /* to other hosts; never NULL once it runs */
+    struct across *across;    /* what lies above it; NULL when there is no bus */
+    uint32_t bus_wait_ms;     /* how soon they want their next turn */
     bool busy;                /* lanes hold more than the turn's budget */
     bool stuck;               /* a record waits for room in another ring's lane */
     bool accepting;

@@ -24,6 +24,10 @@ struct bus_topic {
     struct view name;
 };
 
+/* See publish; a head is never shorter. */
+#define BUS_AGAIN_AT 2
+#define BUS_AGAIN 0x20
+
 enum bus_state {
     BUS_NONE,   /* one host: there is nobody to tell */
     BUS_DOWN,   /* nothing can be sent or heard */
@@ -64,10 +68,11 @@ struct bus_ops {
     bool (*join)(struct bus *, struct bus_topic) MUST_CHECK;
     void (*leave)(struct bus *, struct bus_topic);
     /* Publishes `head` and `body` as one. Copied. What can't be sent waits, in order, up to redis.out_queue. What was
-     * under way when a link was lost is sent again: it may arrive twice. False: larger than the bus takes, or memory
-     * is out; then there is no on_fate. */
+     * under way when a link was lost is sent again: it may arrive twice, and then its byte BUS_AGAIN_AT has the bit
+     * BUS_AGAIN set: who hears the topic for the first time is not to take it for a hole. False: larger than the bus
+     * takes, or memory is out; then there is no on_fate. */
     bool (*publish)(struct bus *, struct bus_topic, struct view head, struct view body, uint64_t token) MUST_CHECK;
-    /* Whether a publish to the topic would leave at once. */
+    /* Whether a publish to the topic would leave at once: its server is reached, and nothing waits for a link. */
     bool (*is_up)(const struct bus *, struct bus_topic);
     /* End of a turn: what was asked for since the last goes out, batched. Deadlines are looked at. Returns after how
      * many ms it wants to be called again. */
@@ -88,6 +93,10 @@ struct bus {
     void *arg;
     enum bus_state state;
 };
+
+#define BUS(name, schemes, sentence) extern const struct bus_ops bus_##name;
+#include "broker/tbl/bus.def"
+#undef BUS
 
 /* The bus that the settings ask for: none without redis.url. */
 const struct bus_ops *bus_chosen(const struct conf *);

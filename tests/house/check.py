@@ -195,6 +195,7 @@ CLIENTS_BYTES = ("proto/dialect.h", "proto/ws.h", "proto/http.h", "proto/json.h"
 # (file, include): why.
 DIRECTION_EXCEPTIONS = {
     ("proto/ipc.c", "common/lane.h"): "the layout of a segment, which both ends must know, is made of lane sizes",
+    ("broker/across.h", "proto/dialect.h"): "enum error_id: a broker answers with rows of errors.def",
     ("broker/peer.h", "proto/dialect.h"): "enum error_id: a broker answers with rows of errors.def",
 }
 
@@ -398,6 +399,7 @@ TABLES = (
     ("proto/tbl/dialects.def", "DIALECT", (0,)),
     ("worker/ops.def", "OP", (0,)),
     ("broker/ops.def", "OP", (0,)),
+    ("broker/tbl/bus.def", "BUS", (0,)),
     ("deploy/ringcast/run.def", "RUN_METRIC", (0,)),
 )
 
