@@ -188,6 +188,24 @@ message_put(struct broker *b, struct interest i, uint64_t seq, bool has_data, st
     COUNT(b, deliveries_total);
 }
 
+void
+chan_gap(struct broker *b, struct chan *ch, uint64_t count)
+{
+    const struct interest *v = chan_interests(ch);
+    COUNT(b, gaps_total);
+    COUNT_N(b, gap_messages_total, count);
+    for (unsigned k = 0; k < ch->count; k++) {
+        uint8_t *p = peer_put(b, peer_at(b, v[k].peer), IPC_GAP, 0, 0, 16);
+        if (p == NULL) {
+            COUNT(b, dropped_total);
+            continue;
+        }
+        memcpy(p, &v[k].chan, 4);
+        memcpy(p + 4, &v[k].gen, 4);
+        memcpy(p + 8, &count, 8);
+    }
+}
+
 enum chan_rc
 chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, struct view data)
 {

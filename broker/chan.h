@@ -57,5 +57,8 @@ enum chan_rc {
 /* Numbers a message and writes it for each ring that wants it: all of them or, when BLOCKED, none.
  * `from` is the peer it came from, who is told to stop (XOFF) when a ring falls behind. */
 enum chan_rc chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, struct view data);
+/* Writes for each ring that wants the channel that `count` messages (0: nobody knows how many) of other hosts, which
+ * would stand here, did not come. Bookkeeping: it needs no room, and a ring that it can't be written for begins anew. */
+void chan_gap(struct broker *b, struct chan *ch, uint64_t count);
 
 #endif

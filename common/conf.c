@@ -1327,17 +1327,37 @@ parse_tcp(const char *text, struct conf_listen *out, struct conf_error *err)
     return true;
 }
 
-/* Takes the option off the end of an address. */
+/* "proxy=on", of n bytes. False when it is none. */
 static bool
-parse_option(char *text, struct conf_listen *out, struct conf_error *err)
+take_option(const char *p, size_t n, struct conf_listen *out)
+{
+    static const struct {
+        const char *text;
+        bool proxy, on;
+    } options[] = {{"proxy=on", true, true}, {"proxy=off", true, false}, {"gaps=off", false, true}, {"gaps=on", false, false}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        if (strlen(options[i].text) != n || memcmp(p, options[i].text, n) != 0)
+            continue;
+        *(options[i].proxy ? &out->proxy : &out->no_gaps) = options[i].on;
+        return true;
+    }
+    return false;
+}
+
+/* Takes the options off the end of an address: "?one&other". */
+static bool
+parse_options(char *text, struct conf_listen *out, struct conf_error *err)
 {
     char *mark = strchr(text, '?');
-    if (mark == NULL)
-        return true;
-    out->proxy = strcmp(mark, "?proxy=on") == 0;
-    if (!out->proxy && strcmp(mark, "?proxy=off") != 0)
-        return conf_fail(err, "%s has the option %s: write ?proxy=on or nothing", quote(text).s, quote(mark).s);
-    *mark = '\0';
+    for (const char *p = mark; p != NULL && (*p == '?' || *p == '&');) {
+        size_t n = strcspn(++p, "&");
+        if (!take_option(p, n, out))
+            return conf_fail(err, "%s has the option %s: write ?proxy=on, ?gaps=off, ?proxy=on&gaps=off or nothing",
+                quote(text).s, quote(mark).s);
+        p += n;
+    }
+    if (mark != NULL)
+        *mark = '\0';
     return true;
 }
 
@@ -1347,7 +1367,7 @@ conf_parse_listen(const char *whole, struct conf_listen *out, struct conf_error 
     char text[VALUE_MAX_BYTES + 1];
     memset(out, 0, sizeof *out);
     (void)snprintf(text, sizeof text, "%s", whole);
-    if (!parse_option(text, out, err))
+    if (!parse_options(text, out, err))
         return false;
     if (strncmp(text, "tcp://", 6) == 0)
         return parse_tcp(text, out, err);

@@ -147,15 +147,17 @@ const char *conf_namespace_key(enum conf_namespace_row row);
 void conf_namespace_value(
     const struct conf_namespace *, enum conf_namespace_row row, char *out, size_t out_n);
 
-/* A listen address taken apart: tcp://host:port, tls://host:port, unix:/path. All of them with ?proxy=on behind,
- * if a balancer puts PROXY headers in front of what clients say. */
+/* A listen address taken apart: tcp://host:port, tls://host:port, unix:/path. All of them with options behind:
+ * ?proxy=on if a balancer puts PROXY headers in front of what clients say, ?gaps=off if clients can't bear the event
+ * #gap, ?proxy=on&gaps=off. */
 struct conf_listen {
     bool is_unix;
     bool tls;
     char host[256]; /* numeric or name; "" for any. IPv6 without its brackets */
     char port[8];
     char path[108];
-    bool proxy; /* ?proxy=on: connections begin with a PROXY header */
+    bool proxy;   /* ?proxy=on: connections begin with a PROXY header */
+    bool no_gaps; /* ?gaps=off: clients are told of no gap */
 };
 bool conf_parse_listen(
     const char *text, struct conf_listen *out, struct conf_error *err) MUST_CHECK;

@@ -86,7 +86,6 @@ behind_begin(struct worker *w, struct chan *ch, const struct conf_namespace *ns,
     g->conn = conn_slot(w, c);
     g->chan = pool_slot(&w->chans, ch);
     g->next_message = b->lag.next;
-    g->holes = b->holes;
     list_append(w, c, g);
     subs_to_behind(w, ch, pos, g);
     COUNT(w, fell_behind_total);
@@ -153,18 +152,30 @@ behind_fan_out(struct worker *w, struct chan *ch, const struct conf_namespace *n
 
 /* Messages that a client will not get, and was or was not told of. */
 static void
-count_missed(struct worker *w, const struct conf_namespace *ns, uint64_t messages)
+count_missed(struct worker *w, const struct conf_namespace *ns, const struct lag_missed *m)
 {
     if (ns->slow == SLOW_CONFLATE)
-        COUNT_N(w, dropped_conflated_total, messages);
+        COUNT_N(w, dropped_conflated_total, m->dropped);
     else
-        COUNT_N(w, dropped_oldest_total, messages);
+        COUNT_N(w, dropped_oldest_total, m->dropped);
+    COUNT_N(w, missed_remote_total, m->holes.messages);
 }
 
+/* slow_notice = off is about what was dropped here, not about what never came. */
 static void
-tell_gap(struct worker *w, struct conn *c, const struct chan *ch, uint64_t messages, bool hole)
+tell_gap(struct worker *w, struct conn *c, const struct chan *ch, const struct lag_missed *m)
 {
-    struct event ev = {.kind = EV_GAP, .channel = chan_name(ch), .has_count = !hole, .count = messages};
+    uint64_t messages = m->holes.messages;
+    bool known = m->holes.unknown == 0;
+    if (m->dropped == 0 && messages == 0 && known)
+        return;
+    if (ch->behind->ns->slow_notice && __builtin_add_overflow(messages, m->dropped, &messages))
+        known = false;
+    if (c->flags & CF_NO_GAPS || (messages == 0 && known)) {
+        COUNT(w, gaps_untold_total);
+        return;
+    }
+    struct event ev = {.kind = EV_GAP, .channel = chan_name(ch), .has_count = known, .count = messages};
     COUNT(w, gaps_told_total);
     (void)outq_event(w, c, &ev); /* or the connection ends: no gap stays silent */
 }
@@ -178,17 +189,15 @@ serve_piece(struct worker *w, struct conn *c, struct laggard *g)
     const struct behind *b = ch->behind;
     struct lag_pos at = g->next_message;
     struct lag_piece piece = {0};
-    uint64_t missed = lag_catch_up(&b->lag, &at);
+    struct lag_missed missed = lag_catch_up(&b->lag, &at);
     uint64_t most = b->ns->slow_after, waits = outq_bytes(c);
     if (waits > most / 2)
         return false;
     bool any = lag_read(&b->lag, &at, (uint32_t)(most - waits), &piece);
     if (waits > 0 && waits + piece.seg.len > most)
         return false;
-    count_missed(w, b->ns, missed);
-    if ((missed > 0 || g->holes != b->holes) && b->ns->slow_notice)
-        tell_gap(w, c, ch, missed, g->holes != b->holes);
-    g->holes = b->holes;
+    count_missed(w, b->ns, &missed);
+    tell_gap(w, c, ch, &missed);
     g->next_message = at;
     if (any && outq_push_published(w, c, piece.seg.rc, piece.seg.off, piece.seg.len, piece.messages)) {
         COUNT_N(w, deliveries_total, piece.messages);
@@ -204,7 +213,7 @@ behind_serve(struct worker *w, struct conn *c)
         struct laggard *g = laggard_at(w, c->behind - 1);
         if (!serve_piece(w, c, g))
             return;
-        if (g->next_message.seq == chan_of(w, g)->behind->lag.next.seq)
+        if (lag_is_level(&chan_of(w, g)->behind->lag, &g->next_message))
             laggard_end(w, g);
         else
             c->behind = g->next + 1; /* its channels take turns */
@@ -218,25 +227,26 @@ behind_leave(struct worker *w, struct laggard *g, bool tell)
 {
     const struct chan *ch = chan_of(w, g);
     const struct behind *b = ch->behind;
-    uint64_t missed = b->lag.next.seq - g->next_message.seq;
-    bool hole = g->holes != b->holes;
-    COUNT_N(w, dropped_left_total, missed);
-    if (tell && (missed > 0 || hole) && b->ns->slow_notice)
-        tell_gap(w, conn_at(w, g->conn), ch, missed, hole);
+    struct lag_missed missed = lag_rest(&b->lag, &g->next_message);
+    COUNT_N(w, dropped_left_total, missed.dropped);
+    COUNT_N(w, missed_remote_total, missed.holes.messages);
+    if (tell)
+        tell_gap(w, conn_at(w, g->conn), ch, &missed);
     laggard_end(w, g);
 }
 
 void
-behind_hole(struct worker *w, struct chan *ch)
+behind_hole(struct worker *w, struct chan *ch, uint64_t messages)
 {
-    for (uint32_t i = 0; i < subs_level(ch); i++)
-        tell_gap(w, conn_at(w, chan_subs(ch)[i]), ch, 0, true);
+    struct event ev = {.kind = EV_GAP, .channel = chan_name(ch), .has_count = messages > 0, .count = messages};
+    fan_notice(w, ch, &ev);
+    uint64_t missed;
+    if (!__builtin_mul_overflow(messages, (uint64_t)subs_level(ch), &missed)) /* a number from elsewhere */
+        COUNT_N(w, missed_remote_total, missed);
     struct behind *b = ch->behind;
     if (b == NULL)
         return;
-    /* What is kept lies on the other side of the hole: it goes, so that one notice stands for both. */
     uint64_t before = b->lag.held;
-    lag_clear(&b->lag, &w->blocks);
-    account(w, before, 0);
-    b->holes++;
+    lag_hole(&b->lag, &w->blocks, messages);
+    account(w, before, b->lag.held);
 }

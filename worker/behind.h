@@ -14,7 +14,6 @@ struct behind {
     const struct conf_namespace *ns; /* as it was when the first one fell behind */
     struct lag lag;
     uint32_t count;                  /* how many are behind: the last so many of the channel's list */
-    uint32_t holes;                  /* times that messages were lost on their way here, who knows how many */
 };
 
 /* A subscription that is behind. */
@@ -22,7 +21,6 @@ struct laggard {
     struct pool_head head;
     uint32_t conn, chan;  /* slots */
     uint32_t pos;         /* in the channel's list; kept by worker/subs */
-    uint32_t holes;       /* of the channel's, those it was told of */
     uint32_t next, prev;  /* circle of those of the same connection */
     struct lag_pos next_message;
 };
@@ -38,9 +36,10 @@ void behind_serve(struct worker *w, struct conn *c);
 /* The subscription ends: what it has not got is counted, and told if the client is to go on (`tell`). It stands among
  * the level ones then. */
 void behind_leave(struct worker *w, struct laggard *g, bool tell);
-/* An unknown number of messages of the channel was lost on their way here: tells all subscribers. */
-void behind_hole(struct worker *w, struct chan *ch);
-/* Whether subscribers of such a channel can be told of gaps. */
+/* Messages of the channel, which would stand here, did not come: so many, 0: nobody knows. All subscribers are told, each at
+ * that place. The channel must have no batch. */
+void behind_hole(struct worker *w, struct chan *ch, uint64_t messages);
+/* Whether subscribers of such a channel can be told of gaps that were made here. */
 bool behind_is_told(const struct conf_namespace *ns);
 
 static inline struct laggard *

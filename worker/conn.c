@@ -820,7 +820,7 @@ conn_new(struct worker *w, const struct listener *l, int fd)
     c->fd = fd;
     c->client = n.peer;
     c->place = n.place;
-    c->flags |= n.over ? CF_OVER : 0;
+    c->flags |= (n.over ? CF_OVER : 0) | (l->no_gaps ? CF_NO_GAPS : 0);
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_TLS : CONN_HTTP;
     c->heard_at = w->tick;
     c->deadline = w->tick + wheel_ticks(l->tls ? w->conf->tls_handshake_timeout : w->conf->http_header_timeout);

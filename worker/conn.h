@@ -57,6 +57,7 @@ enum conn_flag {
     CF_TLS_WAITS = 16384, /* on worker.tls_waiting */
     CF_PROMPT = 32768,    /* an answer of its own waits, so pacing does not hold it back */
     CF_PACED = 65536,     /* on worker.paced */
+    CF_NO_GAPS = 1u << 22, /* of a listener with ?gaps=off: it is told of no gap */
     CF_OVER = 1u << 20,   /* its address has too many connections: the request gets 429 */
 };
 

@@ -18,6 +18,7 @@
 #define ELSEWHERE 1024 /* subscribers that a channel which was stopped is taken to have on other rings */
 /* Channels that brokers are told of at a time, over all of them; one broker remembers 64. */
 #define BUSY_MAX 256
+#define COUNT_TEXT 32 /* of a notice: its count, and what its fixed text is longer than a publication's */
 /* Frame header and the fixed text of a publication, and a name that is escaped throughout. */
 #define FRAME_ROOM(ch, data_n) (WS_HEADER_MAX + 64 + (size_t)(ch)->name_n * 6 + (data_n))
 
@@ -299,11 +300,10 @@ batch_put(struct chan *ch, const struct event *ev)
     return true;
 }
 
-/* Memory is out. A gap does not stay silent: who should have heard the message ends. */
+/* Memory is out. A gap does not stay silent: who should have heard it ends. */
 static void
 lose(struct worker *w, struct chan *ch)
 {
-    COUNT_N(w, dropped_slow_total, ch->sub_count);
     for (uint32_t i = 0; i < ch->sub_count; i++)
         outq_doom(w, conn_at(w, chan_subs(ch)[i]), CLOSE_INTERNAL);
 }
@@ -316,6 +316,7 @@ fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_data, st
     if (ch == NULL)
         return; /* its last subscriber left while the message was on its way */
     if (!batch_ready(w, ch, FRAME_ROOM(ch, data.n))) {
+        COUNT_N(w, dropped_slow_total, ch->sub_count);
         lose(w, ch);
         return;
     }
@@ -326,4 +327,37 @@ fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_data, st
         ch->batch_listed = true;
         slot_push(&w->dirty_chans, chan);
     }
+}
+
+/* Encoded once, as a batch without messages. It stays as it is for those that agreed to compression: gaps are rare. */
+void
+fan_notice(struct worker *w, struct chan *ch, const struct event *gap)
+{
+    if (!batch_ready(w, ch, FRAME_ROOM(ch, COUNT_TEXT))) {
+        lose(w, ch);
+        return;
+    }
+    struct rc *rc = ch->batch;
+    bool told = batch_put(ch, gap);
+    for (uint32_t i = 0; told && i < subs_level(ch); i++) {
+        struct conn *c = conn_at(w, chan_subs(ch)[i]);
+        if (c->flags & CF_NO_GAPS)
+            COUNT(w, gaps_untold_total);
+        else if (outq_push_published(w, c, rc, ch->batch_off, ch->batch_len, 0))
+            COUNT(w, gaps_told_total);
+    }
+    rc_unref(&w->blocks, rc);
+    ch->batch = NULL;
+    ch->batch_len = ch->batch_messages = 0;
+}
+
+void
+fan_on_gap(void *worker, uint32_t chan, uint32_t chan_gen, uint64_t count)
+{
+    struct worker *w = worker;
+    struct chan *ch = pool_find(&w->chans, chan, chan_gen);
+    if (ch == NULL)
+        return; /* its last subscriber left meanwhile */
+    fan_out(w, ch); /* what came before the gap */
+    behind_hole(w, ch, count);
 }

@@ -10,6 +10,10 @@
 
 /* links_ops.on_message: a published message for a channel of ours. */
 void fan_on_message(void *worker, uint32_t chan, uint32_t chan_gen, bool has_data, struct view data);
+/* links_ops.on_gap: messages of a channel of ours did not come from another host. */
+void fan_on_gap(void *worker, uint32_t chan, uint32_t chan_gen, uint64_t count);
+/* Tells a gap to all subscribers that are level. The channel must have no batch. */
+void fan_notice(struct worker *w, struct chan *ch, const struct event *gap);
 /* Hands the batch of a channel to its subscribers; before the list of subscribers changes, and at the
  * end of the drain for all (fan_out_all). */
 void fan_out(struct worker *w, struct chan *ch);

@@ -663,6 +663,20 @@ on_message(struct link *l, const struct lane_record *r, const uint8_t *p)
 }
 
 static bool
+on_gap(struct link *l, const struct lane_record *r, const uint8_t *p)
+{
+    uint32_t chan, gen;
+    uint64_t count;
+    if (r->n != 16)
+        return false;
+    memcpy(&chan, p, 4);
+    memcpy(&gen, p + 4, 4);
+    memcpy(&count, p + 8, 8);
+    l->all->ops->on_gap(l->all->arg, chan, gen, count);
+    return true;
+}
+
+static bool
 on_done(struct link *l, const struct lane_record *r, const uint8_t *p)
 {
     uint32_t count;
@@ -732,6 +746,7 @@ handle(struct link *l, const struct lane_record *r, const uint8_t *p)
     case IPC_DONE: return on_done(l, r, p);
     case IPC_FAILED: return on_failed(l, r, p);
     case IPC_XOFF: return on_xoff(l, view_of(p, r->n));
+    case IPC_GAP: return on_gap(l, r, p);
     case IPC_XON: return on_xon(l, view_of(p, r->n));
     default: return false;
     }

@@ -210,7 +210,8 @@ listen_open(const struct conf *conf, unsigned rings, struct listener *out, unsig
             int fd = a.is_unix ? (r == 0 ? unix_fd : dup(unix_fd)) : open_tcp(&a, true, (int)backlog, &e);
             if (fd < 0)
                 return fail(err, "can't listen on", text, e);
-            out[r * n + i] = (struct listener){.fd = fd, .is_unix = a.is_unix, .tls = a.tls, .proxy = a.proxy};
+            out[r * n + i] = (struct listener){
+                .fd = fd, .is_unix = a.is_unix, .tls = a.tls, .proxy = a.proxy, .no_gaps = a.no_gaps};
         }
     }
     return true;

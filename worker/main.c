@@ -96,7 +96,7 @@ ring_main(void *arg)
     return NULL;
 }
 
-/* What stands behind the ring in a descriptor's name: "ring0+tls+proxy". */
+/* What stands behind the ring in a descriptor's name: "ring0+tls+proxy+nogaps". */
 static void
 read_kind(const char *name, struct listener *out)
 {
@@ -104,6 +104,7 @@ read_kind(const char *name, struct listener *out)
     snprintf(kind, sizeof kind, "%.*s", (int)strcspn(name, ":"), name);
     out->tls = strstr(kind, "+tls") != NULL;
     out->proxy = strstr(kind, "+proxy") != NULL;
+    out->no_gaps = strstr(kind, "+nogaps") != NULL;
 }
 
 static bool
@@ -115,7 +116,7 @@ is_unix(int fd)
 }
 
 /* Descriptors handed over in systemd's way (sd_listen_fds(3)): from 3 on, LISTEN_FDNAMES says "ringN"
- * for the ring each belongs to, with "+tls" and "+proxy" behind for how it is spoken to. Other names go to
+ * for the ring each belongs to, with "+tls", "+proxy" and "+nogaps" behind for how it is spoken to. Other names go to
  * ring 0, 1, ... in turn. */
 static unsigned
 inherited(struct listener *out, unsigned *ring_of, unsigned rings)

@@ -566,6 +566,17 @@ each_chan_from(struct worker *w, unsigned broker, enum chan_state from, enum cha
     }
 }
 
+/* Those whose listener has ?gaps=off. */
+static void
+end_untold(struct worker *w, struct chan *ch)
+{
+    for (uint32_t i = 0; i < ch->sub_count; i++) {
+        struct conn *c = conn_at(w, chan_subs(ch)[i]);
+        if (c->flags & CF_NO_GAPS)
+            outq_doom(w, c, CLOSE_MISSED);
+    }
+}
+
 /* A broker gave this ring up while it stood still. Whoever hears one of that broker's channels may have
  * missed messages, and no gap stays silent: where the channel's namespace drops messages with a notice they are told,
  * elsewhere their connections end, as if this process had died. */
@@ -580,7 +591,8 @@ sess_on_missed(void *worker, unsigned broker)
             continue;
         fan_out(w, ch); /* these came before the gap */
         if (behind_is_told(subs_namespace(w, ch))) {
-            behind_hole(w, ch);
+            end_untold(w, ch);
+            behind_hole(w, ch, 0);
             continue;
         }
         while (ch->head.next == POOL_LIVE && ch->head.gen == gen)

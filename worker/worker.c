@@ -392,6 +392,7 @@ static const unsigned char kernel_ops[] = {
 static const struct link_ops link_ops = {
     .on_done = sess_on_done,
     .on_message = fan_on_message,
+    .on_gap = fan_on_gap,
     .on_attached = sess_on_attached,
     .on_restored = sess_on_restored,
     .on_missed = sess_on_missed,

@@ -43,6 +43,7 @@ struct listener {
     bool is_unix;
     bool tls;          /* TLS is spoken */
     bool proxy;        /* its connections begin with a PROXY header */
+    bool no_gaps;      /* its clients are told of no gap */
     uint32_t retry_at; /* tick at which accepting is tried again; 0: not paused */
 };
 

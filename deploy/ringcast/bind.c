@@ -141,7 +141,7 @@ resolve(struct binds *b, const struct conf *c, struct conf_error *err)
         else if (!add_tcp(b, i, &l, c, err))
             return false;
         for (unsigned k = from; k < b->count; k++)
-            b->v[k].proxy = l.proxy;
+            b->v[k].proxy = l.proxy, b->v[k].no_gaps = l.no_gaps;
     }
     if (b->count <= PLACES_MAX)
         return true;
@@ -335,8 +335,9 @@ binds_open(struct binds *b, const struct conf *c, struct conf_error *err)
 const char *
 binds_kind(const struct bind_place *p)
 {
-    static const char *const kinds[] = {"", "+tls", "+proxy", "+tls+proxy"};
-    return kinds[(p->tls ? 1 : 0) + (p->proxy ? 2 : 0)];
+    static const char *const kinds[] = {"", "+tls", "+proxy", "+tls+proxy",
+        "+nogaps", "+tls+nogaps", "+proxy+nogaps", "+tls+proxy+nogaps"};
+    return kinds[(p->tls ? 1 : 0) + (p->proxy ? 2 : 0) + (p->no_gaps ? 4 : 0)];
 }
 
 int

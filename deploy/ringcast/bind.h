@@ -14,6 +14,7 @@ struct bind_place {
     socklen_t addr_len;
     bool any_host;  /* worker.listen named no host */
     bool proxy;     /* its connections begin with a PROXY header */
+    bool no_gaps;  /* ?gaps=off */
     bool tls;       /* a tls:// address */
     unsigned entry; /* which of worker.listen it comes from */
     int *fds;       /* one per ring of all workers; UNIX: only the first */
@@ -29,7 +30,7 @@ struct binds {
 
 /* Binds and listens everywhere; on failure nothing is left bound. */
 bool binds_open(struct binds *b, const struct conf *c, struct conf_error *err) MUST_CHECK;
-/* How a place is spoken to, as it stands in the names of descriptors: "", "+tls", "+proxy", "+tls+proxy". */
+/* How a place is spoken to, as it stands in the names of descriptors: "", "+tls", "+proxy", "+nogaps", or several. */
 const char *binds_kind(const struct bind_place *p);
 /* The socket of a ring (counted over all workers) at place i; still owned by b. */
 int binds_fd(const struct binds *b, unsigned i, unsigned ring);

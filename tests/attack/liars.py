@@ -14,7 +14,7 @@ from harness import Server, Violation, check, scene, text
 
 MAGIC = 0x31454E414C534352
 SEGMENT, LANE, BYTES = 384, 256, 65536
-MESSAGE, DONE, FAILED, XOFF, XON = 3, 5, 7, 9, 11
+MESSAGE, DONE, FAILED, XOFF, XON, GAP = 3, 5, 7, 9, 11, 13
 
 
 class Worker(Server):
@@ -143,6 +143,7 @@ async def nonsense(ctx):
     lies = [lambda f: f.record(DONE, u32(1)), lambda f: f.record(DONE, u32(0xFFFFFFFF)), lambda f: f.record(DONE, b"123"),
             lambda f: f.record(FAILED, u32(0)), lambda f: f.record(FAILED, u32(1)), lambda f: f.record(FAILED, u32(1 << 31)),
             lambda f: f.record(FAILED, b""), lambda f: f.record(MESSAGE, bytes(15)), lambda f: f.record(2, bytes(16)),
+            lambda f: f.record(GAP, bytes(15)), lambda f: f.record(GAP, bytes(17)), lambda f: f.record(GAP, b""),
             lambda f: f.record(200, b"x"), lambda f: f.record(XOFF, b"x", n=0xFFFFFFF0), lambda f: f.record(0, b"", n=0xFFFFFFF8),
             lambda f: f.record(MESSAGE, bytes(16), n=BYTES), lambda f: f.commit(4), lambda f: f.commit(BYTES + 8),
             lambda f: f.commit(-8), lambda f: f.commit(1 << 63)]
@@ -182,6 +183,8 @@ async def messages(ctx):
         wild = rnd.choice((0, 1, chan, chan + 1, (1 << 22) - 1, 1 << 22, 0xFFFFFFFF))
         f.record(MESSAGE, struct.pack("<IIQ", wild, gen + 1, i) + b"1", flags=2)
         f.record(MESSAGE, struct.pack("<IIQ", wild | 1 << 30, gen, i) + b"1", flags=2)
+        f.record(GAP, struct.pack("<IIQ", wild, gen + 1, i))
+        f.record(GAP, struct.pack("<IIQ", wild | 1 << 30, gen, i))
         await asyncio.sleep(0.001 if i % 20 == 0 else 0)
     for i in range(6000):
         f.record(XOFF, b"%d" % i)
@@ -189,6 +192,10 @@ async def messages(ctx):
             await asyncio.sleep(0.01)
     await ctx.until("they were read", lambda: ctx.server.total("lane_xoff") >= 6000)
     f.record(XON, b"nothing")
+    for count in (5, 0, (1 << 64) - 1):
+        f.record(GAP, struct.pack("<IIQ", chan, gen, count))
+        got = await p.packet()
+        check(got == {"event": "#gap", "data": {"channel": "real", "count": count or None}}, f"{got}")
     f.record(MESSAGE, struct.pack("<IIQ", chan, gen, 7) + b'"true"', flags=2)
     got = await p.packet()
     check(got == {"event": "#publish", "data": {"channel": "real", "data": "true"}}, f"{got}")

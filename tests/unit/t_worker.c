@@ -339,6 +339,14 @@ t_message(const char *channel, const char *data)
 }
 
 void
+t_gap(const char *channel, uint64_t count)
+{
+    struct t_asked *a = t_last(T_SUBSCRIBE, channel);
+    assert_non_null(a);
+    links.ops->on_gap(links.ring, a->chan, a->gen, count);
+}
+
+void
 t_attached(unsigned broker)
 {
     links.ops->on_attached(links.ring, broker);

@@ -178,6 +178,8 @@ void t_answer(unsigned broker, enum error_id err);
 void t_answer_all(unsigned broker);
 /* A message for a channel as it was last subscribed to; data NULL: without. */
 void t_message(const char *channel, const char *data);
+/* Messages of it did not come from another host. */
+void t_gap(const char *channel, uint64_t count);
 /* What links tell of a broker. t_lost fails what waits in its line. */
 void t_attached(unsigned broker);
 void t_restored(unsigned broker);

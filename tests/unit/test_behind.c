@@ -422,12 +422,217 @@ what_was_lost_on_the_way_is_told_without_a_number(void **state)
         if (strstr((const char *)payload.p, "null") != NULL)
             break;
         assert_true(hear(&h, (const char *)payload.p));
-        assert_true(h.next < n);
+        assert_true(h.next <= n);
     }
-    h.next = n; /* the notice stood for all before it */
+    assert_int_equal(h.next, n); /* it stands where the messages are missing */
     hear_until(slow, &h, n);
     t_hears_nothing(slow);
     t_hears_nothing(level);
+}
+
+/* -- messages of other hosts that did not come -- */
+
+#define GAP(channel, count) "{\"event\":\"#gap\",\"data\":{\"channel\":\"" channel "\",\"count\":" count "}}"
+
+static void
+a_gap_of_another_host_is_told_at_its_place_whatever_the_policy(void **state)
+{
+    (void)state;
+    static const char *const channels[] = {"x", "d:x", "c:x", "q:x"};
+    begin("1000", "2000");
+    struct t_client *a = t_open(), *b = t_open();
+    for (size_t i = 0; i < ARRAY_LEN(channels); i++) {
+        const char *ch = channels[i];
+        t_subscribe(a, ch);
+        t_subscribe(b, ch);
+        t_message(ch, "1"); /* all in one turn: batches go out in front of the notice */
+        t_gap(ch, 18446744073709551615u);
+        t_message(ch, "2");
+        t_gap(ch, 0);
+        t_turn();
+        for (unsigned k = 0; k < 2; k++) {
+            struct t_client *c = k ? b : a;
+            t_hears_message(c, ch, "1");
+            t_hears(c, "{\"event\":\"#gap\",\"data\":{\"channel\":\"%s\",\"count\":18446744073709551615}}", ch);
+            t_hears_message(c, ch, "2");
+            t_hears(c, "{\"event\":\"#gap\",\"data\":{\"channel\":\"%s\",\"count\":null}}", ch);
+        }
+    }
+    t_gap("x", 7);
+    t_turn();
+    t_hears(a, GAP("x", "7"));
+    t_hears(b, GAP("x", "7"));
+    assert_int_equal(t_counter(gaps_told_total), 4 * 2 * 2 + 2);
+    assert_int_equal(t_counter(missed_remote_total), 14); /* what no counter can hold is not in it */
+    assert_int_equal(t_counter(deliveries_total), 4 * 2 * 2);
+    t_hears_nothing(a);
+}
+
+/* Those that are behind hear it between the messages kept for them; of gaps at one place once, summed up. */
+static void
+a_gap_of_another_host_keeps_its_place_for_who_is_behind(void **state)
+{
+    (void)state;
+    begin("1000", "100000");
+    struct t_client *a = t_open_narrow(ROOM);
+    t_subscribe(a, "d:x");
+    unsigned n = publish_until_behind("d:x", 0, 1), first = n + 10;
+    for (unsigned i = 0; i < 10; i++)
+        publish("d:x", n++);
+    t_gap("d:x", 3);
+    t_gap("d:x", 4);
+    n += 7;
+    for (unsigned i = 0; i < 10; i++)
+        publish("d:x", n++);
+    t_gap("d:x", 1); /* behind all that is kept */
+    n++;
+    struct heard h = {.channel = "d:x"};
+    hear_until(a, &h, first - 1);
+    assert_int_equal(h.told, 0);
+    t_hears(a, GAP("d:x", "7"));
+    h.next += 7;
+    hear_until(a, &h, n - 2);
+    assert_int_equal(h.told, 0);
+    t_hears(a, GAP("d:x", "1"));
+    assert_int_equal(t_counter(behind), 0);
+    assert_int_equal(t_counter(gaps_told_total), 2);
+    assert_int_equal(t_counter(missed_remote_total), 8);
+    assert_int_equal(t_counter(dropped_oldest_total), 0);
+    t_gap("d:x", 2); /* level again */
+    t_turn();
+    t_hears(a, GAP("d:x", "2"));
+    t_hears_nothing(a);
+}
+
+/* What was dropped here and what never came are one gap where they touch; with slow_notice = off the second alone is told. */
+static void
+gaps_of_both_kinds_add_up(void **state)
+{
+    (void)state;
+    static const char *const channels[] = {"d:x", "q:x"};
+    begin("1000", "1000");
+    for (unsigned k = 0; k < 2; k++) {
+        struct t_client *a = t_open_narrow(ROOM);
+        uint64_t remote = t_counter(missed_remote_total), dropped = t_counter(dropped_oldest_total);
+        t_subscribe(a, channels[k]);
+        unsigned n = publish_until_behind(channels[k], 0, 1);
+        for (unsigned i = 0; i < 50; i++) {
+            publish(channels[k], n);
+            t_gap(channels[k], 1);
+            n += 2;
+        }
+        struct heard h = {.channel = channels[k]};
+        if (k == 0)
+            hear_until(a, &h, n - 1);
+        while (k == 1 && h.next < n) { /* of what was dropped nobody speaks */
+            struct view payload;
+            assert_int_equal(t_next_frame(a, &payload), WS_TEXT);
+            const char *data = strstr((const char *)payload.p, "\"data\":\"0");
+            if (data != NULL)
+                h.next = (unsigned)strtoul(data + 8, NULL, 10);
+            assert_true(hear(&h, (const char *)payload.p));
+        }
+        t_hears_nothing(a);
+        assert_int_equal(t_counter(behind), 0);
+        assert_int_equal(t_counter(missed_remote_total) - remote, 50);
+        dropped = t_counter(dropped_oldest_total) - dropped;
+        assert_true(dropped > 0);
+        assert_int_equal(h.told, k == 0 ? 50 + dropped : 50);
+        assert_int_equal(h.messages, n - 50 - dropped);
+        t_close(a);
+        T_UNTIL(t_counter(connections) == 0);
+    }
+}
+
+static void
+who_leaves_or_ends_while_behind_hears_the_rest_or_nothing(void **state)
+{
+    (void)state;
+    begin("1000", "100000");
+    struct t_client *a = t_open_narrow(ROOM), *b = t_open_narrow(ROOM);
+    t_subscribe(a, "d:x");
+    t_subscribe(b, "d:x");
+    unsigned n = publish_until_behind("d:x", 0, 2);
+    t_gap("d:x", 5);
+    n += 5;
+    t_close(b);
+    T_UNTIL(t_counter(connections) == 1);
+    assert_int_equal(t_counter(gaps_told_total), 0);
+    t_say_unsubscribe(a, "d:x");
+    T_UNTIL(t_verbs(VERB_UNSUBSCRIBE) == 1);
+    struct heard h = {.channel = "d:x"};
+    hear_until(a, &h, n - 1);
+    assert_int_equal(t_counter(missed_remote_total), 10);
+    assert_int_equal(h.told, 5 + t_counter(dropped_left_total) / 2);
+    t_hears_done(a, a->cid);
+}
+
+/* More places than can be kept: their order is given up, their number is not. */
+static void
+more_gaps_than_are_kept_apart_are_told_all_the_same(void **state)
+{
+    (void)state;
+    begin("1000", "1000000");
+    struct t_client *a = t_open_narrow(ROOM);
+    t_subscribe(a, "d:x");
+    unsigned n = publish_until_behind("d:x", 0, 1), gaps = 3 * LAG_MARKS_MAX;
+    for (unsigned i = 0; i < gaps; i++) {
+        publish("d:x", n);
+        t_gap("d:x", 1);
+        n += 2;
+    }
+    struct heard h = {.channel = "d:x"};
+    hear_until(a, &h, n - 1);
+    assert_int_equal(t_counter(missed_remote_total), gaps);
+    assert_int_equal(h.told, gaps + t_counter(dropped_oldest_total));
+    assert_true(t_counter(dropped_oldest_total) > 0);
+    assert_int_equal(h.messages + h.told, n);
+}
+
+static void
+a_listener_can_be_kept_from_gaps(void **state)
+{
+    (void)state;
+    begin("1000", "2000");
+    struct t_client *told = t_open(), *quiet, *slow;
+    t.w->listeners[0].no_gaps = true; /* ?gaps=off */
+    quiet = t_open();
+    slow = t_open_narrow(ROOM);
+    t_subscribe(told, "x");
+    t_subscribe(quiet, "x");
+    t_message("x", "1");
+    t_gap("x", 3);
+    t_message("x", "2");
+    t_turn();
+    t_hears_message(told, "x", "1");
+    t_hears(told, GAP("x", "3"));
+    t_hears_message(told, "x", "2");
+    t_hears_message(quiet, "x", "1");
+    t_hears_message(quiet, "x", "2");
+    assert_int_equal(t_counter(gaps_told_total), 1);
+    assert_int_equal(t_counter(gaps_untold_total), 1);
+    assert_int_equal(t_counter(missed_remote_total), 6);
+    t_subscribe(slow, "d:x"); /* nor is it told of what it was too slow for */
+    unsigned n = publish_until_behind("d:x", 0, 1);
+    for (unsigned i = 0; i < 100; i++)
+        publish("d:x", n++);
+    struct view payload;
+    for (unsigned last = 0; last != n - 1;) {
+        assert_int_equal(t_next_frame(slow, &payload), WS_TEXT);
+        const char *data = strstr((const char *)payload.p, "\"data\":\"");
+        assert_non_null(data);
+        last = (unsigned)strtoul(data + 8, NULL, 10);
+    }
+    assert_int_equal(t_counter(gaps_told_total), 1);
+    t_subscribe(quiet, "d:x"); /* what nobody counted ends it, as where notices are off */
+    t.w->listeners[0].no_gaps = false;
+    struct t_client *other = t_open();
+    t_subscribe(other, "d:x");
+    t_missed(0);
+    t_turns(2);
+    t_hears(other, GAP("d:x", "null"));
+    assert_int_equal(t_closes(CLOSE_MISSED), 3);
+    t_hears_nothing(other);
 }
 
 static void
@@ -767,6 +972,12 @@ main(void)
         T(subscribing_again_while_behind_changes_nothing),
         T(a_connection_that_ends_leaves_nothing),
         T(what_was_lost_on_the_way_is_told_without_a_number),
+        T(a_gap_of_another_host_is_told_at_its_place_whatever_the_policy),
+        T(a_gap_of_another_host_keeps_its_place_for_who_is_behind),
+        T(gaps_of_both_kinds_add_up),
+        T(who_leaves_or_ends_while_behind_hears_the_rest_or_nothing),
+        T(more_gaps_than_are_kept_apart_are_told_all_the_same),
+        T(a_listener_can_be_kept_from_gaps),
         T(messages_larger_than_every_bound_arrive),
         T(all_lags_together_have_a_bound),
         T(where_memory_is_out_the_gap_is_told_or_the_connection_ends),

@@ -91,7 +91,7 @@ who_is_level_finds_nothing_and_who_is_behind_everything(void **state)
     assert_true(append(&l, 3, 2, 20, 1000));
     expect_messages(&l, &a, 3, 5, 1000);
     expect_messages(&l, &b, 0, 5, 1);
-    assert_int_equal(lag_catch_up(&l, &a), 0);
+    assert_int_equal(lag_catch_up(&l, &a).dropped, 0);
     end(&l);
 }
 
@@ -105,14 +105,14 @@ the_oldest_go_first_and_are_counted(void **state)
         assert_true(append(&l, i, 1, 98, 1000)); /* frames of 100 bytes */
         assert_true(l.next.at - l.first.at <= 1000);
         if (i == 49) {
-            assert_int_equal(lag_catch_up(&l, &slow), 40);
+            assert_int_equal(lag_catch_up(&l, &slow).dropped, 40);
             expect_messages(&l, &slow, 40, 50, 300);
         }
     }
-    assert_int_equal(lag_catch_up(&l, &slow), 40);
+    assert_int_equal(lag_catch_up(&l, &slow).dropped, 40);
     expect_messages(&l, &slow, 90, 100, 64);
-    assert_int_equal(lag_catch_up(&l, &slower), 90);
-    assert_int_equal(lag_catch_up(&l, &slower), 0);
+    assert_int_equal(lag_catch_up(&l, &slower).dropped, 90);
+    assert_int_equal(lag_catch_up(&l, &slower).dropped, 0);
     expect_messages(&l, &slower, 90, 100, 10000);
     end(&l);
 }
@@ -127,7 +127,7 @@ keeping_nothing_keeps_the_latest(void **state)
     assert_true(append(&l, 1, 1, 5000, 0));
     assert_true(append(&l, 2, 7, 30, 0)); /* of a batch the last of it */
     assert_int_equal(l.next.seq - l.first.seq, 1);
-    assert_int_equal(lag_catch_up(&l, &pos), 8);
+    assert_int_equal(lag_catch_up(&l, &pos).dropped, 8);
     expect_messages(&l, &pos, 8, 9, 100);
     /* and memory is that of one message, whatever came before */
     for (unsigned i = 9; i < 10000; i++) {
@@ -146,7 +146,7 @@ the_latest_is_kept_however_large(void **state)
     struct lag_pos pos = {0};
     assert_true(append(&l, 0, 5, 100, 1000));
     assert_true(append(&l, 5, 1, 100000, 1000));
-    assert_int_equal(lag_catch_up(&l, &pos), 5);
+    assert_int_equal(lag_catch_up(&l, &pos).dropped, 5);
     expect_messages(&l, &pos, 5, 6, 10);
     assert_true(append(&l, 6, 2, 10, 1000));
     expect_messages(&l, &pos, 6, 8, 10);
@@ -162,7 +162,7 @@ a_batch_larger_than_what_is_kept_leaves_its_end(void **state)
     struct lag l = {0};
     struct lag_pos pos = {0};
     assert_true(append(&l, 0, 50, 98, 500));
-    assert_int_equal(lag_catch_up(&l, &pos), 45);
+    assert_int_equal(lag_catch_up(&l, &pos).dropped, 45);
     expect_messages(&l, &pos, 45, 50, 1000);
     end(&l);
 }
@@ -213,7 +213,7 @@ clearing_makes_everybody_miss_what_was_kept(void **state)
     assert_true(append(&l, 0, 10, 100, 10000));
     lag_clear(&l, &blocks);
     assert_int_equal(l.held, 0);
-    assert_int_equal(lag_catch_up(&l, &pos), 10);
+    assert_int_equal(lag_catch_up(&l, &pos).dropped, 10);
     expect_messages(&l, &pos, 10, 10, 100);
     assert_true(append(&l, 10, 1, 100, 10000));
     expect_messages(&l, &pos, 10, 11, 100);
@@ -237,7 +237,7 @@ every_message_is_read_or_missed_once(void **state)
             assert_true(append(&l, next, n, 12 + (uint32_t)rand() % (rand() % 50 ? 300 : 30000), keep));
             next += n;
             unsigned k = (unsigned)rand() % 5;
-            uint64_t missed = lag_catch_up(&l, &pos[k]);
+            uint64_t missed = lag_catch_up(&l, &pos[k]).dropped;
             seen[k] += missed;
             struct lag_piece piece;
             for (int r = rand() % 4; r > 0 && lag_read(&l, &pos[k], (uint32_t)rand() % 3000, &piece); r--) {
@@ -247,11 +247,92 @@ every_message_is_read_or_missed_once(void **state)
             assert_int_equal(pos[k].seq, seen[k]);
         }
         for (unsigned k = 0; k < 5; k++) {
-            seen[k] += lag_catch_up(&l, &pos[k]);
+            seen[k] += lag_catch_up(&l, &pos[k]).dropped;
             expect_messages(&l, &pos[k], (unsigned)seen[k], next, 1000);
         }
         end(&l);
     }
+}
+
+/* Holes between messages, of known and unknown number: every reader meets each at its place or with what it
+ * missed in front of it, once. */
+static void
+every_hole_is_met_once_and_at_its_place(void **state)
+{
+    (void)state;
+    srand(11);
+    for (unsigned round = 0; round < 60; round++) {
+        static uint64_t before[4000]; /* messages that never came, in front of message i */
+        struct lag l = {0};
+        struct lag_pos pos[4] = {0};
+        uint64_t sum = 0, unknown = 0, told[4] = {0}, odd[4] = {0};
+        unsigned next = 0;
+        uint64_t keep = (uint64_t)(rand() % 20000);
+        memset(before, 0, sizeof before);
+        for (unsigned i = 0; i < 600; i++) {
+            for (int holes = rand() % 3; holes > 0; holes--) {
+                uint64_t n = (uint64_t)rand() % 4;
+                lag_hole(&l, &blocks, n);
+                before[next] = sum += n;
+                unknown += n == 0;
+            }
+            before[next] = sum;
+            unsigned n = (unsigned)rand() % 3;
+            for (unsigned k = 1; k < n; k++)
+                before[next + k] = sum;
+            if (n > 0)
+                assert_true(append(&l, next, n, 12 + (uint32_t)rand() % 300, keep));
+            next += n;
+            assert_true(l.mark_count <= LAG_MARKS_MAX && l.mark_cap <= LAG_MARKS_MAX);
+            unsigned k = (unsigned)rand() % 4;
+            struct lag_piece piece;
+            for (int r = rand() % 4; r > 0; r--) {
+                struct lag_missed m = lag_catch_up(&l, &pos[k]);
+                told[k] += m.holes.messages;
+                odd[k] += m.holes.unknown;
+                assert_true(told[k] <= sum && odd[k] <= unknown);
+                if (pos[k].seq < next) /* before it reads a message it was told of all in front of it, and of no more */
+                    assert_int_equal(told[k], before[pos[k].seq]);
+                if (!lag_read(&l, &pos[k], (uint32_t)rand() % 3000, &piece))
+                    break;
+                assert_int_equal(before[pos[k].seq - 1], before[pos[k].seq - piece.messages]);
+            }
+        }
+        for (unsigned k = 0; k < 4; k++) {
+            struct lag_missed rest = lag_rest(&l, &pos[k]);
+            assert_int_equal(told[k] + rest.holes.messages, sum);
+            assert_int_equal(odd[k] + rest.holes.unknown, unknown);
+            struct lag_piece piece;
+            do {
+                struct lag_missed m = lag_catch_up(&l, &pos[k]);
+                told[k] += m.holes.messages;
+                odd[k] += m.holes.unknown;
+            } while (lag_read(&l, &pos[k], 1000, &piece));
+            assert_true(lag_is_level(&l, &pos[k]));
+            assert_int_equal(told[k], sum);
+            assert_int_equal(odd[k], unknown);
+        }
+        end(&l);
+    }
+}
+
+/* Counts come from elsewhere, and may be lies. */
+static void
+holes_too_large_to_count_are_of_unknown_size(void **state)
+{
+    (void)state;
+    struct lag l = {0};
+    struct lag_pos pos = {0};
+    lag_hole(&l, &blocks, UINT64_MAX - 5);
+    lag_hole(&l, &blocks, 5);
+    struct lag_missed m = lag_catch_up(&l, &pos);
+    assert_true(m.holes.messages == UINT64_MAX && m.holes.unknown == 0);
+    lag_hole(&l, &blocks, 7);
+    assert_false(lag_is_level(&l, &pos));
+    m = lag_catch_up(&l, &pos);
+    assert_true(m.holes.messages == 0 && m.holes.unknown == 1);
+    assert_true(lag_is_level(&l, &pos));
+    end(&l);
 }
 
 int
@@ -267,6 +348,8 @@ main(void)
         cmocka_unit_test(what_was_read_stays_where_it_is),
         cmocka_unit_test(clearing_makes_everybody_miss_what_was_kept),
         cmocka_unit_test(every_message_is_read_or_missed_once),
+        cmocka_unit_test(every_hole_is_met_once_and_at_its_place),
+        cmocka_unit_test(holes_too_large_to_count_are_of_unknown_size),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     rc_pool_fini(&blocks);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "broker/broker.h"
+#include "broker/chan.h"
 #include "broker/metrics.h"
 #include "common/lane.h"
 #include "common/shm.h"
@@ -34,7 +35,9 @@ struct side {
     const char *wants; /* channel 7, generation wants_gen, renewed at every attach */
     uint32_t wants_gen;
     uint32_t got[KEPT];
-    unsigned got_n, strange, attached, restored, lost, room, woken;
+    uint64_t gap_count;       /* of the last gap */
+    unsigned gap_at;          /* ... and how many messages had come before it */
+    unsigned gaps, got_n, strange, attached, restored, lost, room, woken;
     uint32_t ended[KEPT]; /* numbers of requests, in the order of their outcomes */
     uint8_t outcome[KEPT];
     unsigned ended_n;
@@ -69,6 +72,17 @@ on_message(void *arg, uint32_t chan, uint32_t gen, bool has_data, struct view da
         s->strange++;
     else if (data.n >= 4 && s->got_n < KEPT)
         memcpy(&s->got[s->got_n++], data.p, 4);
+}
+
+static void
+on_gap(void *arg, uint32_t chan, uint32_t gen, uint64_t count)
+{
+    struct side *s = arg;
+    if (chan != 7 || gen != s->wants_gen)
+        s->strange++;
+    s->gaps++;
+    s->gap_count = count;
+    s->gap_at = s->got_n;
 }
 
 static void
@@ -109,7 +123,7 @@ on_room(void *arg, unsigned i)
 }
 
 static const struct link_ops ops = {
-    on_done, on_message, on_attached, on_restored, on_missed, on_lost, on_room};
+    on_done, on_message, on_gap, on_attached, on_restored, on_missed, on_lost, on_room};
 
 static void
 dispatch(void *arg, struct ring_done d)
@@ -310,6 +324,29 @@ messages_reach_every_ring_once_in_order_and_are_acked(void **state)
     }
     assert_int_equal(broker.metrics[BM_publishes_total], 3000);
     assert_int_equal(broker.metrics[BM_deliveries_total], 6000);
+}
+
+static void
+a_gap_comes_between_the_messages_where_it_was_written(void **state)
+{
+    (void)state;
+    broker_begin();
+    struct side *a = side_new(NULL), *b = side_new("news"), *c = side_new("other");
+    UNTIL(all_restored());
+    for (uint32_t i = 0; i < 40; i++) {
+        assert_int_equal(publish(a, "news", i, 100, true), LINK_OK);
+        UNTIL(a->ended_n == i + 1);
+        if (i == 9 || i == 29) /* IPC_GAP; 0: nobody knows how many */
+            chan_gap(&broker, chan_find(&broker, VIEW("news")), i == 9 ? UINT64_MAX : 0);
+        UNTIL(b->got_n == i + 1 && b->gaps == (i < 9 ? 0u : i < 29 ? 1u : 2u));
+        assert_int_equal(b->gap_at, i < 9 ? 0 : i < 29 ? 10 : 30);
+        assert_true(b->gap_count == (i < 9 || i >= 29 ? 0 : UINT64_MAX));
+    }
+    expect_got(b, 40);
+    assert_int_equal(c->gaps, 0);
+    assert_int_equal(broker.metrics[BM_gaps_total], 2);
+    assert_int_equal(broker.metrics[BM_dropped_total], 0);
+    assert_int_equal(b->metrics[RM_LANE_BASE + IPC_ROW_GAP], 2);
 }
 
 static void
@@ -1114,6 +1151,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         T(rings_and_broker_start_in_either_order),
         T(messages_reach_every_ring_once_in_order_and_are_acked),
+        T(a_gap_comes_between_the_messages_where_it_was_written),
         T(no_data_empty_data_and_the_largest_arrive_as_sent),
         T(a_channel_number_that_is_used_again_is_another_channel),
         T(a_call_behind_others_hears_after_them),

@@ -38,6 +38,29 @@ addresses_as_people_write_them(void **state)
 }
 
 static void
+options_stand_behind_an_address_in_any_order(void **state)
+{
+    static const struct {
+        const char *text;
+        bool proxy, no_gaps;
+    } good[] = {{"tcp://:1", false, false}, {"tcp://:1?proxy=on", true, false}, {"tls://:1?gaps=off", false, true},
+        {"unix:/a?proxy=on&gaps=off", true, true}, {"tcp://:1?gaps=off&proxy=off", false, true}, {"tcp://:1?gaps=on", false, false}};
+    static const char *const bad[] = {"tcp://:1?", "tcp://:1?gaps", "tcp://:1?gaps=no", "tcp://:1?proxy=on&", "tcp://:1?proxy=on?gaps=off"};
+    struct conf_listen l;
+    struct conf_error err;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        assert_true(conf_parse_listen(good[i].text, &l, &err));
+        assert_int_equal(l.proxy, good[i].proxy);
+        assert_int_equal(l.no_gaps, good[i].no_gaps);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_false(conf_parse_listen(bad[i], &l, &err));
+        assert_non_null(strstr(err.text, "?proxy=on&gaps=off"));
+    }
+}
+
+static void
 what_is_no_address_is_refused_with_an_example(void **state)
 {
     static const struct {
@@ -252,6 +275,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_as_people_write_them),
+        cmocka_unit_test(options_stand_behind_an_address_in_any_order),
         cmocka_unit_test(what_is_no_address_is_refused_with_an_example),
         cmocka_unit_test(each_ring_has_a_socket_on_the_same_free_port),
         cmocka_unit_test(a_port_that_others_listen_on_is_refused_though_they_share),
