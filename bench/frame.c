@@ -36,11 +36,11 @@ frame_unhex(const uint8_t *p)
     return (uint64_t)unhex8(p) << 32 | unhex8(p + 8);
 }
 
-/* RFC 6455 section 5.2: FIN, text, and the shortest length form; `masked` is 0x80 or 0. */
+/* RFC 6455 section 5.2: the shortest length form; `masked` is 0x80 or 0. */
 static uint32_t
-put_head(uint8_t *to, size_t n, uint8_t masked)
+put_head(uint8_t *to, uint8_t first, size_t n, uint8_t masked)
 {
-    to[0] = 0x81;
+    to[0] = first;
     if (n < 126) {
         to[1] = (uint8_t)(masked | n);
         return 2;
@@ -51,29 +51,16 @@ put_head(uint8_t *to, size_t n, uint8_t masked)
     return 4;
 }
 
-static uint32_t
-head_bytes(size_t n)
-{
-    return n < 126 ? 2 : 4;
-}
-
 uint32_t
-frame_text(uint8_t *to, const char *text, size_t n)
+frame_wrap(uint8_t *to, uint8_t first, const void *p, size_t n)
 {
-    uint32_t at = put_head(to, n, 0x80);
+    const uint8_t *from = p;
+    uint32_t at = put_head(to, first, n, 0x80);
     memcpy(to + at, mask_key, 4);
     at += 4;
     for (size_t i = 0; i < n; i++)
-        to[at + i] = (uint8_t)text[i] ^ mask_key[i & 3];
+        to[at + i] = from[i] ^ mask_key[i & 3];
     return at + (uint32_t)n;
-}
-
-uint32_t
-frame_packed(uint8_t *to, const uint8_t *packed, size_t n)
-{
-    uint32_t total = frame_text(to, (const char *)packed, n);
-    to[0] |= FRAME_PACKED;
-    return total;
 }
 
 /* --- payloads ------------------------------------------------------------------------------ */
@@ -127,92 +114,86 @@ fill_json(char *p, uint32_t n)
     memcpy(p + at, end, sizeof end - 1);
 }
 
-/* The packet as text; sets text_n, seq_at and time_at. */
-static char *
-packet_text(struct frame_pair *f, const char *channel, enum frame_kind kind, uint32_t payload)
+static void
+side_make(struct frame_side *side, const struct speak_conf *speak, const char *channel, enum frame_kind kind,
+    const struct speak_payload *payload, bool delivery)
 {
-    size_t cap = strlen(channel) + payload + 128;
-    char *text = xmalloc(cap);
-    int head = snprintf(text, cap, "{\"event\":\"#publish\",\"data\":{\"channel\":\"%s\",\"data\":%s", channel,
-        kind == FRAME_TEXT ? "\"" : "");
-    uint32_t at = (uint32_t)head;
-    if (kind == FRAME_TEXT) {
-        fill_text(text + at, payload);
-        f->seq_at = at;
-        f->time_at = at + 17;
-        text[at + payload] = '"';
-    } else {
-        fill_json(text + at, payload);
-        f->seq_at = at + 8;
-        f->time_at = at + 33;
-    }
-    at += payload + (kind == FRAME_TEXT ? 1 : 0);
-    memcpy(text + at, "}}", 2);
-    f->text_n = at + 2;
-    return text;
+    size_t at;
+    side->text = xmalloc(speak_room(speak, channel, payload->n));
+    side->n = (uint32_t)speak->as->packet(speak, channel, payload, delivery, (char *)side->text, &at);
+    side->seq_at = (uint32_t)at + (kind == FRAME_TEXT ? 0 : 8);
+    side->time_at = (uint32_t)at + (kind == FRAME_TEXT ? 17 : 33);
 }
 
 void
-frame_pair_make(struct frame_pair *f, const char *channel, enum frame_kind kind, uint32_t payload, bool raw)
+frame_pair_make(struct frame_pair *f, const struct speak_conf *speak, const char *channel, enum frame_kind kind,
+    uint32_t payload, enum frame_coat coat)
 {
-    char *text = packet_text(f, channel, kind, payload);
-    size_t n = f->text_n;
-    f->in = xmalloc(n + 4);
-    uint32_t head = put_head(f->in, n, 0);
-    memcpy(f->in + head, text, n);
-    f->in_n = head + (uint32_t)n;
-    f->out = xmalloc(n + 14);
-    if (raw) {
-        memcpy(f->out, f->in, f->in_n);
-        f->out_n = f->in_n;
+    char *p = xmalloc(payload);
+    struct speak_payload what = {.p = p, .n = payload, .quoted = kind == FRAME_TEXT};
+    (kind == FRAME_TEXT ? fill_text : fill_json)(p, payload);
+    side_make(&f->out, speak, channel, kind, &what, false);
+    side_make(&f->in, speak, channel, kind, &what, true);
+    free(p);
+    const struct frame_side *s = coat == FRAME_SERVER ? &f->in : &f->out;
+    uint8_t first = speak->as->binary ? FRAME_OP_BINARY : FRAME_OP_TEXT;
+    if (s->n > 65535)
+        die("a message of %u bytes is too long for the load generator", s->n);
+    f->masked = coat == FRAME_CLIENT;
+    f->wire = xmalloc(s->n + 8);
+    if (coat == FRAME_CLIENT) {
+        f->wire_n = frame_wrap(f->wire, first, s->text, s->n);
     } else {
-        f->out_n = frame_text(f->out, text, n);
+        uint32_t head = coat == FRAME_SERVER ? put_head(f->wire, first, s->n, 0) : 0;
+        memcpy(f->wire + head, s->text, s->n);
+        f->wire_n = head + s->n;
     }
-    free(text);
+    f->head = f->wire_n - s->n;
 }
 
 void
 frame_pair_free(struct frame_pair *f)
 {
-    free(f->in);
-    free(f->out);
+    free(f->in.text);
+    free(f->out.text);
+    free(f->wire);
     memset(f, 0, sizeof *f);
 }
 
 void
 frame_stamp(const struct frame_pair *f, uint8_t *to, uint64_t seq, uint64_t ns)
 {
-    memcpy(to, f->in + head_bytes(f->text_n), f->text_n);
-    frame_hex(to + f->seq_at, seq);
-    frame_hex(to + f->time_at, ns);
+    memcpy(to, f->out.text, f->out.n);
+    frame_hex(to + f->out.seq_at, seq);
+    frame_hex(to + f->out.time_at, ns);
 }
 
 void
 frame_publish(const struct frame_pair *f, uint8_t *to, uint64_t seq, uint64_t ns)
 {
-    bool masked = f->out[1] & 0x80;
-    uint8_t *text = to + head_bytes(f->text_n) + (masked ? 4 : 0);
-    memcpy(to, f->out, f->out_n);
-    frame_hex(text + f->seq_at, seq);
-    frame_hex(text + f->time_at, ns);
-    for (uint32_t i = 0; masked && i < 16; i++) {
-        text[f->seq_at + i] ^= mask_key[(f->seq_at + i) & 3];
-        text[f->time_at + i] ^= mask_key[(f->time_at + i) & 3];
+    uint8_t *text = to + f->head;
+    uint32_t seq_at = f->out.seq_at, time_at = f->out.time_at;
+    memcpy(to, f->wire, f->wire_n);
+    frame_hex(text + seq_at, seq);
+    frame_hex(text + time_at, ns);
+    for (uint32_t i = 0; f->masked && i < 16; i++) {
+        text[seq_at + i] ^= mask_key[(seq_at + i) & 3];
+        text[time_at + i] ^= mask_key[(time_at + i) & 3];
     }
 }
 
 bool
 frame_is_delivery(const struct frame_pair *f, const uint8_t *text, size_t n, uint64_t *seq, uint64_t *ns)
 {
-    if (f->in == NULL || n != f->text_n)
+    const struct frame_side *in = &f->in;
+    if (in->text == NULL || n != in->n)
         return false;
-    const uint8_t *want = f->in + head_bytes(n);
-    uint32_t mid = f->seq_at + 16, tail = f->time_at + 16;
-    if (memcmp(text, want, f->seq_at) != 0 || memcmp(text + mid, want + mid, f->time_at - mid) != 0 ||
-        memcmp(text + tail, want + tail, n - tail) != 0)
+    uint32_t mid = in->seq_at + 16, tail = in->time_at + 16;
+    if (memcmp(text, in->text, in->seq_at) != 0 || memcmp(text + mid, in->text + mid, in->time_at - mid) != 0 ||
+        memcmp(text + tail, in->text + tail, n - tail) != 0)
         return false;
-    *seq = frame_unhex(text + f->seq_at);
-    *ns = frame_unhex(text + f->time_at);
+    *seq = frame_unhex(text + in->seq_at);
+    *ns = frame_unhex(text + in->time_at);
     return true;
 }
 

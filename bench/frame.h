@@ -8,6 +8,7 @@
 #ifndef BENCH_FRAME_H
 #define BENCH_FRAME_H
 
+#include "bench/speak.h"
 #include "common/base.h"
 
 #define FRAME_MIN_PAYLOAD 34
@@ -16,39 +17,54 @@
 
 enum frame_kind { FRAME_TEXT, FRAME_JSON };
 
-/* One channel's frames. Offsets count from the beginning of the packet's text, which publish and
- * delivery have in common. */
-struct frame_pair {
-    uint8_t *out; /* a whole publish, masked, as a client sends it */
-    uint32_t out_n;
-    uint8_t *in; /* a whole delivery, as the server sends it */
-    uint32_t in_n;
-    uint32_t text_n;
+/* What a publish is wrapped in on its way to the server. */
+enum frame_coat {
+    FRAME_CLIENT, /* a client's WebSocket frame, masked */
+    FRAME_SERVER, /* floors, which have nothing to do but send: the delivery as a server's frame */
+    FRAME_NOTHING,
+};
+
+/* A message as the protocol has it, without what it is wrapped in. */
+struct frame_side {
+    uint8_t *text;
+    uint32_t n;
     uint32_t seq_at, time_at; /* 16 hex digits each; seq_at < time_at */
 };
 
-/* payload in FRAME_MIN_PAYLOAD (JSON: FRAME_MIN_JSON)..FRAME_MAX_PAYLOAD. With raw, `out` is the
- * delivery itself: what the floors are given, so that they have nothing to do but send. */
-void frame_pair_make(struct frame_pair *f, const char *channel, enum frame_kind kind, uint32_t payload, bool raw);
+/* One channel's messages. */
+struct frame_pair {
+    struct frame_side out, in; /* publish, delivery */
+    uint8_t *wire;             /* the publish, wrapped */
+    uint32_t wire_n, head;     /* head: bytes before its text */
+    bool masked;
+};
+
+/* FRAME_SERVER is for protocols whose publish and delivery are the same bytes.
+ * payload in FRAME_MIN_PAYLOAD (JSON: FRAME_MIN_JSON)..FRAME_MAX_PAYLOAD. */
+void frame_pair_make(struct frame_pair *f, const struct speak_conf *speak, const char *channel, enum frame_kind kind,
+    uint32_t payload, enum frame_coat coat);
 void frame_pair_free(struct frame_pair *f);
 
-/* Writes a publish with this number and time stamp to `to` (out_n bytes). */
+/* Writes a publish with this number and time stamp to `to` (wire_n bytes). */
 void frame_publish(const struct frame_pair *f, uint8_t *to, uint64_t seq, uint64_t ns);
 
-/* The same without header and mask, text_n bytes: for those who pack it first. */
+/* The same without header and mask, out.n bytes: for those who pack it first. */
 void frame_stamp(const struct frame_pair *f, uint8_t *to, uint64_t seq, uint64_t ns);
 
 /* Is this text a delivery on the channel? Then its number and time stamp. */
 bool frame_is_delivery(const struct frame_pair *f, const uint8_t *text, size_t n, uint64_t *seq, uint64_t *ns);
 
-/* A masked text frame around text, at `to` (n + 14 bytes are enough); returns its length. */
-uint32_t frame_text(uint8_t *to, const char *text, size_t n);
-/* The same with RSV1 set: the text is packed (RFC 7692 section 6). n is 65535 at most. */
-uint32_t frame_packed(uint8_t *to, const uint8_t *packed, size_t n);
+/* First bytes of frames: FIN and the opcode; RSV1 is "packed" (RFC 7692 section 6). */
+#define FRAME_OP_TEXT 0x81
+#define FRAME_OP_BINARY 0x82
+#define FRAME_OP_PONG 0x8a
+#define FRAME_PACKED 0x40
+
+/* A masked frame around n bytes, 65535 at most, at `to` (n + 8 are enough); returns its length. */
+uint32_t frame_wrap(uint8_t *to, uint8_t first, const void *p, size_t n);
 
 /* Header of a server's frame: 0 when more bytes are needed, -1 when a server may not send it, else
  * the header's length, with the payload's length and the opcode; FRAME_PACKED in it is RSV1. */
-#define FRAME_PACKED 0x40
 int frame_head(const uint8_t *p, size_t n, uint64_t *payload, uint8_t *opcode);
 
 /* 16 lower-case hex digits. */

@@ -132,6 +132,7 @@ load_free(struct load *l)
         tls_free(c->tls);
         pmd_stream_free(c->unpack);
         free(c->part);
+        free(c->rest);
     }
     tls_shared_free(l->tls);
     pmd_free(l->pmd);
@@ -162,7 +163,9 @@ load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool 
     g->publisher = i;
     if (g->left != NULL)
         return;
-    frame_pair_make(&g->frame, g->channel, l->conf.kind, l->conf.payload, l->conf.path == NULL);
+    static const enum frame_coat coats[] = {[LOAD_WEBSOCKET] = FRAME_CLIENT, [LOAD_STREAM] = FRAME_NOTHING,
+        [LOAD_FLOOR] = FRAME_SERVER};
+    frame_pair_make(&g->frame, &l->conf.speak, g->channel, l->conf.kind, l->conf.payload, coats[l->conf.wire]);
     g->left = xcalloc(l->left_mask + 1, sizeof *g->left);
 }
 
@@ -245,14 +248,31 @@ init_tls(struct load *l)
     l->clear = xmalloc(CLEAR_BYTES);
 }
 
+/* `first`: of the frame, where there are frames. */
 static void
-send_text(struct load *l, struct load_conn *c, const char *text)
+send_message(struct load *l, struct load_conn *c, uint8_t first, const void *p, size_t n)
 {
-    uint8_t frame[512];
-    size_t n = strlen(text);
-    BUG_ON(n > sizeof frame - 14);
-    uint32_t total = frame_text(frame, text, n);
-    memcpy(tx_room(l, c, total), frame, total);
+    uint8_t frame[SPEAK_MAX + 8];
+    BUG_ON(n > SPEAK_MAX);
+    if (l->conf.wire == LOAD_WEBSOCKET) {
+        uint32_t total = frame_wrap(frame, first, p, n);
+        memcpy(tx_room(l, c, total), frame, total);
+    } else if (n > 0) {
+        memcpy(tx_room(l, c, (uint32_t)n), p, n);
+    }
+}
+
+static uint8_t
+op_of(const struct load *l)
+{
+    return l->conf.speak.as->binary ? FRAME_OP_BINARY : FRAME_OP_TEXT;
+}
+
+/* Says n bytes in the protocol's words. */
+static void
+say(struct load *l, struct load_conn *c, const char *p, size_t n)
+{
+    send_message(l, c, op_of(l), p, n);
 }
 
 static void
@@ -341,7 +361,7 @@ open_conn(struct load *l, struct load_conn *c)
     c->gen++;
     c->state = LOAD_CONNECTING;
     c->born_ns = mono_now().ns;
-    c->part_n = 0;
+    c->part_n = c->rest_n = 0;
     c->recv_armed = false;
     l->opening++;
     struct io_uring_sqe *sqe = get_sqe(l);
@@ -472,17 +492,14 @@ pause_reading(struct load *l, struct load_conn *c)
 static void
 churn_next(struct load *l, struct load_conn *c)
 {
-    char text[128];
+    const struct speak_conf *speak = &l->conf.speak;
+    char text[SPEAK_MAX];
     c->churn_in = !c->churn_in;
     c->born_ns = l->now;
     if (c->churn_in)
         c->churn_group = zipf_pick(l->churn, sched_uniform(&l->random));
     const char *channel = l->groups[c->churn_group].channel;
-    if (c->churn_in)
-        snprintf(text, sizeof text, "{\"event\":\"#subscribe\",\"data\":{\"channel\":\"%s\"},\"cid\":3}", channel);
-    else
-        snprintf(text, sizeof text, "{\"event\":\"#unsubscribe\",\"data\":\"%s\",\"cid\":4}", channel);
-    send_text(l, c, text);
+    say(l, c, text, (c->churn_in ? speak->as->subscribe : speak->as->unsubscribe)(speak, channel, text));
 }
 
 static void
@@ -513,19 +530,76 @@ become_ready(struct load *l, struct load_conn *c)
         pause_reading(l, c);
 }
 
+/* The path with {channel} and {role} filled in. */
+static void
+path_of(const struct load *l, const struct load_conn *c, char *to, size_t cap)
+{
+    const char *role = c->subscribes && c->publishes ? "both" : c->publishes ? "pub" : "sub";
+    const char *channel = l->groups[c->group].channel;
+    size_t n = 0;
+    for (const char *p = l->conf.path; *p != 0;) {
+        bool is_channel = strncmp(p, "{channel}", 9) == 0, is_role = strncmp(p, "{role}", 6) == 0;
+        char one[2] = {*p, 0};
+        const char *add = is_channel ? channel : is_role ? role : one;
+        if (n + strlen(add) >= cap)
+            die("the path is too long");
+        n += (size_t)(stpcpy(to + n, add) - (to + n));
+        p += is_channel ? 9 : is_role ? 6 : 1;
+    }
+    to[n] = 0;
+}
+
 static void
 send_request(struct load *l, struct load_conn *c)
 {
-    char text[512];
+    char text[768], path[256];
+    const char *protocol = l->conf.speak.as->subprotocol;
+    path_of(l, c, path, sizeof path);
     int n = snprintf(text, sizeof text,
         "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: " WS_KEY "\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
-        l->conf.path, l->conf.host != NULL ? l->conf.host : "127.0.0.1", ntohs(l->conf.to.sin_port),
-        l->conf.deflate ? "Sec-WebSocket-Extensions: " PMD_OFFER "\r\n" : "");
+        "Sec-WebSocket-Key: " WS_KEY "\r\nSec-WebSocket-Version: 13\r\n%s%s%s%s\r\n",
+        path, l->conf.host != NULL ? l->conf.host : "127.0.0.1", ntohs(l->conf.to.sin_port),
+        protocol != NULL ? "Sec-WebSocket-Protocol: " : "", protocol != NULL ? protocol : "",
+        protocol != NULL ? "\r\n" : "", l->conf.deflate ? "Sec-WebSocket-Extensions: " PMD_OFFER "\r\n" : "");
     if (n < 0 || (size_t)n >= sizeof text)
         die("the path is too long");
     c->state = LOAD_UPGRADING;
     memcpy(tx_room(l, c, (uint32_t)n), text, (size_t)n);
+}
+
+/* What a connection says next, where it stands between connected and ready. */
+static void
+go_on(struct load *l, struct load_conn *c)
+{
+    const struct speak_conf *speak = &l->conf.speak;
+    char text[SPEAK_MAX];
+    size_t n;
+    if (c->state < LOAD_SHAKING) {
+        c->state = LOAD_SHAKING;
+        if ((n = speak->as->open(text)) > 0)
+            say(l, c, text, n);
+        if (speak->as->opens)
+            return;
+    }
+    if (c->state == LOAD_SHAKING && c->subscribes &&
+        (n = speak->as->subscribe(speak, l->groups[c->group].channel, text)) > 0) {
+        c->state = LOAD_SUBSCRIBING;
+        say(l, c, text, n);
+        if (speak->as->answers == NULL || speak->as->answers(speak))
+            return;
+    }
+    become_ready(l, c);
+}
+
+/* The transport stands: TCP, or TLS on it. */
+static void
+connected(struct load *l, struct load_conn *c)
+{
+    switch (l->conf.wire) {
+    case LOAD_WEBSOCKET: send_request(l, c); break;
+    case LOAD_STREAM: go_on(l, c); break;
+    case LOAD_FLOOR: become_ready(l, c); break;
+    }
 }
 
 /* Goes on with the TLS handshake; true when it is done. */
@@ -543,7 +617,7 @@ secure(struct load *l, struct load_conn *c)
     if (l->count.secured++ == 0)
         tls_describe(c->tls, l->tls_terms, sizeof l->tls_terms);
     l->count.resumed += tls_resumed(c->tls);
-    send_request(l, c);
+    connected(l, c);
     return true;
 }
 
@@ -555,14 +629,12 @@ on_connect(struct load *l, struct load_conn *c, int res)
         return;
     }
     arm_recv(l, c);
-    if (l->conf.path == NULL) {
-        become_ready(l, c);
-    } else if (l->tls != NULL) {
+    if (l->tls != NULL) {
         c->state = LOAD_SECURING;
         c->tls = tls_new(l->tls, (uint32_t)(c - l->conns));
         (void)secure(l, c); /* the first flight goes out */
     } else {
-        send_request(l, c);
+        connected(l, c);
     }
 }
 
@@ -596,26 +668,18 @@ on_delivery(struct load *l, struct load_conn *c, uint64_t seq, uint64_t due)
         load_publish(l, c->group, l->now);
 }
 
-/* Opening: what the answer {"rid":N...} leads to. */
+/* What was asked for last is done. */
 static void
-on_response(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
+on_answer(struct load *l, struct load_conn *c)
 {
-    if (memmem(p, n, "\"error\"", 7) != NULL) {
-        refuse(l, c, "the server answered", p, n);
-    } else if (c->state == LOAD_SHAKING && c->subscribes) {
-        char text[128];
-        snprintf(text, sizeof text,
-            "{\"event\":\"#subscribe\",\"data\":{\"channel\":\"%s\"},\"cid\":2}",
-            l->groups[c->group].channel);
-        c->state = LOAD_SUBSCRIBING;
-        send_text(l, c, text);
-    } else if (c->state == LOAD_SHAKING || c->state == LOAD_SUBSCRIBING) {
+    if (c->state == LOAD_SHAKING)
+        go_on(l, c);
+    else if (c->state == LOAD_SUBSCRIBING)
         become_ready(l, c);
-    } else if (l->churn != NULL && c->state == LOAD_READY) {
+    else if (l->churn != NULL && c->state == LOAD_READY)
         churn_done(l, c);
-    } else {
+    else
         l->count.foreign++;
-    }
 }
 
 /* How many messages {"event":"#gap","data":{"channel":C,"count":N}} says are missing; 0 of other texts. */
@@ -630,23 +694,98 @@ gap_count(const uint8_t *p, size_t n)
     return count;
 }
 
-/* A whole message. */
 static void
-on_text(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
+on_foreign(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
 {
-    uint64_t seq, due;
-    if (frame_is_delivery(&l->groups[c->group].frame, p, n, &seq, &due)) {
-        on_delivery(l, c, seq, due);
-    } else if (n == 0) {
-        l->count.pings++;
-        send_text(l, c, "");
-    } else if (n > 7 && memcmp(p, "{\"rid\":", 7) == 0) {
-        on_response(l, c, p, n);
-    } else if (c->slow) {
+    if (c->slow) {
         l->count.notices++;
         c->told += gap_count(p, n);
     } else if (l->count.foreign++ == 0) {
         fprintf(stderr, "ringcast-bench: unexpected message: %.*s\n", (int)MIN(n, 200u), p);
+    }
+}
+
+/* A whole message. */
+static void
+on_message(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
+{
+    uint64_t seq, due;
+    struct speak_reply reply = {0};
+    if (frame_is_delivery(&l->groups[c->group].frame, p, n, &seq, &due)) {
+        on_delivery(l, c, seq, due);
+        return;
+    }
+    switch (l->conf.speak.as->hear(&l->conf.speak, p, n, &reply)) {
+    case SPEAK_DONE: on_answer(l, c); break;
+    case SPEAK_PING: l->count.pings++; break;
+    case SPEAK_NOTED: break;
+    case SPEAK_FAILED: refuse(l, c, "the server answered", p, n); return;
+    case SPEAK_OTHER: on_foreign(l, c, p, n); break;
+    }
+    if (reply.any)
+        send_message(l, c, reply.as_text ? FRAME_OP_TEXT : op_of(l), reply.bytes, reply.n);
+}
+
+/* Length of the message of a stream at p; 0: cannot tell yet. */
+static size_t
+message_length(const struct load *l, const struct load_conn *c, const uint8_t *p, size_t n)
+{
+    /* What precedes the payload holds the length: where it is that of a delivery, so is the rest. */
+    const struct frame_side *in = &l->groups[c->group].frame.in;
+    if (LIKELY(in->text != NULL && n >= in->seq_at && memcmp(p, in->text, in->seq_at) == 0))
+        return in->n;
+    size_t len = l->conf.speak.as->cut(p, n);
+    if (len == SIZE_MAX || len > PART_MAX - 16)
+        die("the server sent what no %s client expects: %.*s", l->conf.speak.as->name, (int)MIN(n, 100u), p);
+    return len;
+}
+
+/* Appends to what has not come to its end. */
+static void
+keep(uint8_t **part, uint32_t *part_n, uint32_t *cap, const uint8_t *p, size_t n)
+{
+    if (*part_n + n > PART_MAX)
+        die("the server sent %zu bytes without an end", *part_n + n);
+    if (*cap - *part_n < n) {
+        *cap = (uint32_t)pow2_ceil(MAX(*part_n + n, 512u));
+        *part = xrealloc(*part, *cap);
+    }
+    memcpy(*part + *part_n, p, n);
+    *part_n += (uint32_t)n;
+}
+
+/* A piece of a stream that comes inside WebSocket messages. */
+static void
+on_piece(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
+{
+    bool kept = c->rest_n > 0;
+    if (kept) {
+        keep(&c->rest, &c->rest_n, &c->rest_cap, p, n);
+        p = c->rest;
+        n = c->rest_n;
+    }
+    size_t at = 0, len;
+    while (at < n && c->state < LOAD_LEAVING && (len = message_length(l, c, p + at, n - at)) != 0 && len <= n - at) {
+        on_message(l, c, p + at, len);
+        at += len;
+    }
+    if (kept) {
+        memmove(c->rest, c->rest + at, n - at);
+        c->rest_n = (uint32_t)(n - at);
+    } else if (at < n) {
+        keep(&c->rest, &c->rest_n, &c->rest_cap, p + at, n - at);
+    }
+}
+
+/* A WebSocket frame that is no message: RFC 6455 section 5.5. */
+static void
+on_control(struct load *l, struct load_conn *c, uint8_t op, const uint8_t *p, size_t n)
+{
+    if (op == 9) {
+        l->count.pings++;
+        send_message(l, c, FRAME_OP_PONG, p, MIN(n, 125u));
+    } else if (op != 10 && l->count.foreign++ == 0) {
+        fprintf(stderr, "ringcast-bench: unexpected frame, opcode 0x%02x: %.*s\n", op, (int)MIN(n, 200u), p);
     }
 }
 
@@ -656,25 +795,36 @@ on_frame(struct load *l, struct load_conn *c, const uint8_t *p, size_t head, siz
 {
     const uint8_t *text = p + head;
     size_t text_n = n - head;
-    if (op == (1 | FRAME_PACKED) && c->pack_bits != 0) {
+    bool stream = l->conf.speak.as->cut != NULL && l->conf.wire == LOAD_WEBSOCKET, packed = op & FRAME_PACKED;
+    uint8_t plain_op = op & 15;
+    if (packed && c->pack_bits == 0)
+        die("the server sent a compressed frame that was not agreed");
+    /* Of a message in several frames only a stream's is taken: its pieces need not be put together. */
+    if (plain_op > 2 || (plain_op == 0 && (!stream || c->pack_bits != 0)) || (!(p[0] & 0x80) && !stream)) {
+        on_control(l, c, op, text, text_n);
+        return;
+    }
+    if (packed) {
         text = pmd_unpack(l->pmd, c->unpack, text, text_n, &text_n);
         l->count.packed++;
         if (text == NULL)
             die("the server sent a compressed message that does not inflate");
-    } else if (op != 1) {
-        if (l->count.foreign++ == 0)
-            fprintf(stderr, "ringcast-bench: unexpected frame, first byte 0x%02x: %.*s\n", p[0],
-                (int)MIN(text_n, 200u), text);
-        return;
     }
-    on_text(l, c, text, text_n);
+    if (stream)
+        on_piece(l, c, text, text_n);
+    else
+        on_message(l, c, text, text_n);
 }
 
-/* Length of the frame at p, header included; 0: cannot tell yet. */
+/* Length of the frame at p, or of the message of a bare stream, header included; 0: cannot tell yet. */
 static size_t
-frame_length(const uint8_t *p, size_t n, size_t *head, uint8_t *op)
+frame_length(const struct load *l, const struct load_conn *c, const uint8_t *p, size_t n, size_t *head, uint8_t *op)
 {
     uint64_t payload;
+    if (l->conf.wire == LOAD_STREAM) {
+        *head = 0;
+        return message_length(l, c, p, n);
+    }
     int h = frame_head(p, n, &payload, op);
     if (h == 0)
         return 0;
@@ -684,6 +834,15 @@ frame_length(const uint8_t *p, size_t n, size_t *head, uint8_t *op)
     return (size_t)h + (size_t)payload;
 }
 
+static void
+on_unit(struct load *l, struct load_conn *c, const uint8_t *p, size_t head, size_t n, uint8_t op)
+{
+    if (l->conf.wire == LOAD_STREAM)
+        on_message(l, c, p, n);
+    else
+        on_frame(l, c, p, head, n, op);
+}
+
 /* All whole frames at p; returns how many bytes they were. */
 static size_t
 eat_frames(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
@@ -691,10 +850,10 @@ eat_frames(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     size_t at = 0, head = 0;
     uint8_t op = 0;
     while (at < n && c->state < LOAD_LEAVING) {
-        size_t len = frame_length(p + at, n - at, &head, &op);
+        size_t len = frame_length(l, c, p + at, n - at, &head, &op);
         if (len == 0 || len > n - at)
             break;
-        on_frame(l, c, p + at, head, len, op);
+        on_unit(l, c, p + at, head, len, op);
         at += len;
     }
     return at;
@@ -703,14 +862,7 @@ eat_frames(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
 static void
 keep_part(struct load_conn *c, const uint8_t *p, size_t n)
 {
-    if (c->part_n + n > PART_MAX)
-        die("the server sent %zu bytes without an end", c->part_n + n);
-    if (c->part_cap - c->part_n < n) {
-        c->part_cap = (uint32_t)pow2_ceil(MAX(c->part_n + n, 512u));
-        c->part = xrealloc(c->part, c->part_cap);
-    }
-    memcpy(c->part + c->part_n, p, n);
-    c->part_n += (uint32_t)n;
+    keep(&c->part, &c->part_n, &c->part_cap, p, n);
 }
 
 /* Completes the frame that was begun; returns how many of the n bytes it took. */
@@ -719,7 +871,7 @@ eat_into_part(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
 {
     size_t took = 0, head = 0, len;
     uint8_t op = 0;
-    while ((len = frame_length(c->part, c->part_n, &head, &op)) == 0) {
+    while ((len = frame_length(l, c, c->part, c->part_n, &head, &op)) == 0) {
         if (took == n)
             return took;
         keep_part(c, p + took++, 1);
@@ -729,7 +881,7 @@ eat_into_part(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     took += more;
     if (c->part_n == len) {
         c->part_n = 0;
-        on_frame(l, c, c->part, head, len, op);
+        on_unit(l, c, c->part, head, len, op);
     }
     return took;
 }
@@ -773,8 +925,7 @@ eat_http(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
         storm_done(l, c);
         return n;
     }
-    c->state = LOAD_SHAKING;
-    send_text(l, c, "{\"event\":\"#handshake\",\"data\":{\"authToken\":null},\"cid\":1}");
+    go_on(l, c);
     return n - behind;
 }
 
@@ -911,16 +1062,16 @@ on_cqe(struct load *l, const struct io_uring_cqe *cqe)
 static void
 put_publish(struct load *l, struct load_conn *c, const struct frame_pair *f, uint64_t seq, uint64_t due)
 {
-    static _Thread_local uint8_t text[FRAME_MAX_PAYLOAD + 256], packed[FRAME_MAX_PAYLOAD + 256];
+    static _Thread_local uint8_t text[65536], packed[65536];
     size_t n = 0;
-    if (c->pack_bits != 0 && f->text_n >= l->conf.deflate_min) {
+    if (c->pack_bits != 0 && f->out.n >= l->conf.deflate_min) {
         frame_stamp(f, text, seq, due);
-        n = pmd_pack(l->pmd, c->pack_bits, text, f->text_n, packed, sizeof packed);
+        n = pmd_pack(l->pmd, c->pack_bits, text, f->out.n, packed, sizeof packed - 1);
     }
     if (n > 0)
-        (void)frame_packed(tx_room(l, c, (uint32_t)n + (n < 126 ? 6 : 8)), packed, n);
+        (void)frame_wrap(tx_room(l, c, (uint32_t)n + (n < 126 ? 6 : 8)), op_of(l) | FRAME_PACKED, packed, n);
     else
-        frame_publish(f, tx_room(l, c, f->out_n), seq, due);
+        frame_publish(f, tx_room(l, c, f->wire_n), seq, due);
 }
 
 void

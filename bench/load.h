@@ -14,6 +14,7 @@
 #include "bench/hist.h"
 #include "bench/pmd.h"
 #include "bench/seq.h"
+#include "bench/speak.h"
 #include "bench/tls.h"
 #include "bench/zipf.h"
 #include "common/base.h"
@@ -23,11 +24,18 @@ enum load_state {
     LOAD_CONNECTING,
     LOAD_SECURING,    /* TLS handshake */
     LOAD_UPGRADING,   /* GET sent, response wanted */
-    LOAD_SHAKING,     /* #handshake sent */
-    LOAD_SUBSCRIBING, /* #subscribe sent */
+    LOAD_SHAKING,     /* connected as the protocol has it: an answer is wanted */
+    LOAD_SUBSCRIBING, /* the same of a subscription */
     LOAD_READY,
     LOAD_LEAVING,     /* receive being cancelled, then closed */
     LOAD_DEAD
+};
+
+/* What a connection is made of. */
+enum load_wire {
+    LOAD_WEBSOCKET,
+    LOAD_STREAM, /* the protocol's own stream of bytes, on TCP or TLS */
+    LOAD_FLOOR,  /* a server's WebSocket frames without any handshake */
 };
 
 /* How far a connection of a storm goes before it is dropped. */
@@ -65,6 +73,8 @@ struct load_conn {
     uint32_t group;
     uint32_t part_n, part_cap; /* the beginning of a frame whose rest has not come */
     uint8_t *part;
+    uint32_t rest_n, rest_cap; /* the same of a message inside WebSocket messages */
+    uint8_t *rest;
     struct load_tx *tx; /* NULL while a mere subscriber has nothing to send */
     struct tls *tls;    /* NULL without TLS */
     struct pmd_stream *unpack; /* NULL unless the server keeps its window */
@@ -85,7 +95,9 @@ struct load_group {
 struct load_conf {
     struct sockaddr_in to;         /* subscribers connect here ... */
     struct sockaddr_in to_publish; /* ... and publishers here (the same but for floors) */
-    const char *path;              /* of the request; NULL: raw TCP, no handshakes (floors) */
+    enum load_wire wire;
+    struct speak_conf speak;
+    const char *path; /* of the request; {channel} and {role} (sub, pub, both) are replaced */
     uint32_t payload;
     enum frame_kind kind;
     bool tls, tls_12, resume;

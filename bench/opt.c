@@ -25,6 +25,13 @@ static const char usage_text[] =
     "  pack      no server: what zlib takes for one message, on --server-cpu\n"
     "\n"
     "  --url=ws://127.0.0.1:8000/socketcluster/   the server; wss: by TLS, certificate not verified\n"
+    "                     {channel} and {role} (sub, pub, both) in the path are replaced; tcp: and tls: are\n"
+    "                     bare streams, for nats and mqtt\n"
+    "  --as=socketcluster|min-bin|ws|socketio|nats|mqtt       what the server speaks (socketcluster)\n"
+    "  --ws-subscribe=T --ws-subscribed=T --ws-unsubscribe=T --ws-unsubscribed=T --ws-publish=T\n"
+    "  --ws-message=T     --as=ws: texts with {channel} and {payload}: what is said, what is answered (an empty\n"
+    "                     one: nothing), what deliveries are; docs/benchmarks.md has the defaults\n"
+    "  --ws-ignore=T      messages that begin so mean nothing\n"
     "  --tls-version=1.2|1.3   --resume           1.3; use session tickets\n"
     "  --deflate          offer permessage-deflate and insist on it; every message is checked\n"
     "  --deflate-min=B    publishes of so many bytes are compressed (256)\n"
@@ -63,7 +70,8 @@ enum {
     O_DURATION, O_REPEAT, O_SETTLE, O_PID, O_PID_ALONE, O_SERVER_CPU, O_CPU, O_CONCURRENCY, O_SPIN,
     O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP, O_TLS_VERSION, O_RESUME, O_DEFLATE,
     O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_SLOW, O_SAMPLE,
-    O_ZIPF, O_SCHEDULE, O_RAMP_TO, O_KILL, O_CSV
+    O_ZIPF, O_SCHEDULE, O_RAMP_TO, O_KILL, O_CSV, O_AS, O_WS_SUBSCRIBE, O_WS_SUBSCRIBED, O_WS_UNSUBSCRIBE,
+    O_WS_UNSUBSCRIBED, O_WS_PUBLISH, O_WS_MESSAGE, O_WS_IGNORE
 };
 
 static const struct option longs[] = {
@@ -107,6 +115,14 @@ static const struct option longs[] = {
     {"ramp-to", required_argument, NULL, O_RAMP_TO},
     {"kill", required_argument, NULL, O_KILL},
     {"csv", required_argument, NULL, O_CSV},
+    {"as", required_argument, NULL, O_AS},
+    {"ws-subscribe", required_argument, NULL, O_WS_SUBSCRIBE},
+    {"ws-subscribed", required_argument, NULL, O_WS_SUBSCRIBED},
+    {"ws-unsubscribe", required_argument, NULL, O_WS_UNSUBSCRIBE},
+    {"ws-unsubscribed", required_argument, NULL, O_WS_UNSUBSCRIBED},
+    {"ws-publish", required_argument, NULL, O_WS_PUBLISH},
+    {"ws-message", required_argument, NULL, O_WS_MESSAGE},
+    {"ws-ignore", required_argument, NULL, O_WS_IGNORE},
     {NULL, 0, NULL, 0},
 };
 
@@ -138,14 +154,18 @@ duration(const char *text, const char *what)
 static void
 parse_url(struct opt_url *u, const char *url, const char *what)
 {
+    static const char *const schemes[] = {"ws://", "wss://", "tcp://", "tls://"};
     char port[8] = "";
-    u->tls = strncmp(url, "wss://", 6) == 0;
-    const char *rest = url + (u->tls ? 6 : 5);
-    if ((!u->tls && strncmp(url, "ws://", 5) != 0) || sscanf(rest, "%255[^:/]:%7[0-9]", u->host, port) < 1)
-        die("--%s=%s: ws://host:port/path or wss:// is wanted", what, url);
+    uint32_t i = 0;
+    while (i < ARRAY_LEN(schemes) && strncmp(url, schemes[i], strlen(schemes[i])) != 0)
+        i++;
+    if (i == ARRAY_LEN(schemes) || sscanf(url + strlen(schemes[i]), "%255[^:/]:%7[0-9]", u->host, port) < 1)
+        die("--%s=%s: ws://host:port/path, wss://, tcp:// or tls:// is wanted", what, url);
+    u->tls = i == 1 || i == 3;
+    u->stream = i >= 2;
     if (port[0] == 0)
         snprintf(port, sizeof port, "%s", u->tls ? "443" : "80");
-    const char *path = strchr(rest, '/');
+    const char *path = strchr(url + strlen(schemes[i]), '/');
     struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found;
     int rc = getaddrinfo(u->host, port, &hints, &found);
     if (rc != 0)
@@ -235,6 +255,28 @@ rate(const char *text, const char *what)
     return v;
 }
 
+/* Of what the server speaks. */
+static void
+take_speak(struct opt *o, int id)
+{
+    struct speak_template *t = &o->speak.texts;
+    switch (id) {
+    case O_AS:
+        o->speak.as = speak_find(optarg);
+        if (o->speak.as == NULL)
+            die("--as=%s: %s", optarg, speak_names());
+        break;
+    case O_WS_SUBSCRIBE: t->subscribe = optarg; break;
+    case O_WS_SUBSCRIBED: t->subscribed = optarg; break;
+    case O_WS_UNSUBSCRIBE: t->unsubscribe = optarg; break;
+    case O_WS_UNSUBSCRIBED: t->unsubscribed = optarg; break;
+    case O_WS_PUBLISH: t->publish = optarg; break;
+    case O_WS_MESSAGE: t->message = optarg; break;
+    case O_WS_IGNORE: t->ignore = optarg; break;
+    default: die("see ringcast-bench --help");
+    }
+}
+
 /* Of timetables, channels and what goes wrong. */
 static void
 take_shape(struct opt *o, int id)
@@ -246,7 +288,7 @@ take_shape(struct opt *o, int id)
     case O_RAMP_TO: o->ramp_to = rate(optarg, "ramp-to"); break;
     case O_KILL: o->kill = optarg; break;
     case O_CSV: o->csv = optarg; break;
-    default: die("see ringcast-bench --help");
+    default: take_speak(o, id);
     }
 }
 
@@ -335,6 +377,13 @@ check(struct opt *o)
         die("--channels=0: at least one is wanted");
     if (o->kind == FRAME_JSON && o->payload < FRAME_MIN_JSON)
         die("--payload=%u: JSON has at least %u", o->payload, FRAME_MIN_JSON);
+    if (o->kind == FRAME_JSON && !o->speak.as->json)
+        die("--payload-as=json is not for --as=%s", o->speak.as->name);
+    if (o->url.stream && (o->speak.as->cut == NULL || o->deflate))
+        die("tcp:// and tls:// are for --as=nats and --as=mqtt, without --deflate");
+    if (o->scenario == SCEN_CHURN && o->speak.as == &speak_ws &&
+        (o->speak.texts.subscribed[0] == 0 || o->speak.texts.unsubscribed[0] == 0))
+        die("churn counts answers: --ws-subscribed and --ws-unsubscribed are wanted");
     if (o->depth == LOAD_TO_HELLO && !(o->scenario == SCEN_STORM ? o->storm_url.tls : o->url.tls))
         die("--depth=hello is for wss://");
 }
@@ -346,7 +395,10 @@ opt_parse(struct opt *o, int argc, char **argv)
         .duration_ns = 5000000000, .settle_ns = 2000000000, .repeat = 3, .server_cpu = -1,
         .cpu = -1, .buffers = 2048, .buffer_bytes = 4096, .floor_batch = 1, .channels = 1,
         .deflate_min = 256, .depth = LOAD_TO_READY, .storm = 32, .slow = 1000, .sample_ns = 250000000,
-        .zipf = 1, .kill = "ringcast-worker"};
+        .zipf = 1, .kill = "ringcast-worker",
+        .speak = {.as = &speak_sc, .texts = {.subscribe = "sub {channel}", .subscribed = "ok {channel}",
+            .unsubscribe = "unsub {channel}", .unsubscribed = "ok {channel}", .publish = "pub {channel} {payload}",
+            .message = "msg {channel} {payload}", .ignore = ""}}};
     parse_url(&o->url, "ws://127.0.0.1:8000/socketcluster/", "url");
     if (argc >= 2 && argv[1][0] != '-')
         set_scenario(o, argv[1]);

@@ -34,6 +34,7 @@ struct opt_url {
     const char *path;
     char host[256];
     bool tls;
+    bool stream; /* tcp:// or tls://: no WebSocket */
 };
 
 struct opt {
@@ -42,6 +43,7 @@ struct opt {
     enum floor_kind floor;
     uint32_t floor_batch; /* frames per send */
     struct opt_url url;
+    struct speak_conf speak;
     struct opt_url storm_url; /* storm: where it goes; without a path: the same as url */
     bool tls_12, resume;
     bool deflate;

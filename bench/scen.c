@@ -286,6 +286,7 @@ scen_conf(const struct opt *o)
 {
     const struct opt_url *u = &o->url;
     return (struct load_conf){.to = u->to, .to_publish = u->to, .path = u->path, .host = u->host,
+        .wire = u->stream ? LOAD_STREAM : LOAD_WEBSOCKET, .speak = o->speak,
         .tls = u->tls, .tls_12 = o->tls_12, .resume = o->resume, .deflate = o->deflate,
         .deflate_min = o->deflate_min, .depth = o->depth, .kind = o->kind,
         .payload = o->payload, .in_flight = o->rate > 0 ? 0 : o->in_flight,

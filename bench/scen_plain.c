@@ -25,14 +25,15 @@ void
 scen_plain_floor(struct run *r)
 {
     struct frame_pair f = {0};
-    frame_pair_make(&f, "bench-000000", r->opt.kind, r->opt.payload, true);
-    struct floor_child child = floor_start(&r->opt, f.in_n);
+    struct load_conf conf = scen_conf(&r->opt);
+    conf.speak.as = &speak_sc;
+    conf.wire = LOAD_FLOOR;
+    frame_pair_make(&f, &conf.speak, "bench-000000", r->opt.kind, r->opt.payload, FRAME_SERVER);
+    struct floor_child child = floor_start(&r->opt, f.wire_n);
     frame_pair_free(&f);
     proc_add(&r->server, child.pid, true);
     r->report.has_cpu = true;
     r->report.server_processes = 1;
-    struct load_conf conf = scen_conf(&r->opt);
-    conf.path = NULL;
     conf.tls = conf.deflate = false;
     conf.to = child.subscribers;
     conf.to_publish = child.publisher;
@@ -88,8 +89,9 @@ scen_plain_pack(struct run *r)
     struct frame_pair f = {0};
     struct report *p = &r->report;
     static double pack[OPT_REPEAT_MAX], unpack[OPT_REPEAT_MAX];
-    frame_pair_make(&f, "bench-000000", r->opt.kind, r->opt.payload, false);
-    uint8_t *text = xmalloc(f.text_n), *out = xmalloc(f.text_n + 64u);
+    frame_pair_make(&f, &r->opt.speak, "bench-000000", r->opt.kind, r->opt.payload, FRAME_CLIENT);
+    uint32_t text_n = f.out.n;
+    uint8_t *text = xmalloc(text_n), *out = xmalloc(text_n + 64u);
     struct pmd *z = pmd_new();
     size_t n = 0, back = 0;
     for (uint32_t k = 0; k < r->opt.repeat; k++) {
@@ -97,9 +99,9 @@ scen_plain_pack(struct run *r)
         for (uint64_t i = 0; i < ROUNDS; i++) {
             frame_stamp(&f, text, i + k * ROUNDS, mono_now().ns);
             uint64_t t0 = scen_thread_ns();
-            n = pmd_pack(z, 15, text, f.text_n, out, f.text_n + 64u);
+            n = pmd_pack(z, 15, text, text_n, out, text_n + 64u);
             uint64_t t1 = scen_thread_ns();
-            if (pmd_unpack(z, NULL, out, n, &back) == NULL || back != f.text_n)
+            if (pmd_unpack(z, NULL, out, n, &back) == NULL || back != text_n)
                 die("zlib does not give back what it was given");
             b += scen_thread_ns() - t1;
             a += t1 - t0;
@@ -109,7 +111,7 @@ scen_plain_pack(struct run *r)
     }
     p->pack_us = report_median(pack, r->opt.repeat);
     p->unpack_us = report_median(unpack, r->opt.repeat);
-    p->pack_from = f.text_n;
+    p->pack_from = text_n;
     p->pack_to = (uint32_t)n;
     pmd_free(z);
     frame_pair_free(&f);

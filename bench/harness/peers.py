@@ -1,129 +1,273 @@
-"""Suite "peers": Ringcast beside socketcluster-server on the same work, pinned alike, in turn.
+"""Servers of others: how each is installed, started on one core, what it speaks, which version it is.
 
-Fairness: both run on one core and have it for themselves; both speak SocketCluster's protocol to the same load
-generator; the peer runs as its documentation starts it, in the version of peers/package.json. Rates that the peer
-cannot reach are left at its own full speed. Where it wins, the table says so."""
-import statistics
+Settings are those of each one's documentation, but for what a fair run needs: addresses and ports, limits on open
+connections raised, logs off. What else differs from the defaults is named in `settings`."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 
 from . import machine, server as srv
 
-TITLE = "Ringcast beside socketcluster-server"
-PEERS = machine.ROOT / "bench" / "peers"
-OURS, THEIRS = "ringcast", "socketcluster"
+FOLDER = machine.ROOT / "bench" / "peers"
+PACKAGES = ("nats-server", "mosquitto", "nginx-light", "libnginx-mod-nchan")
+NCHAN = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+
+
+def said(cmd, **more):
+    try:
+        done = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **more)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def install_npm():
+    lock = json.loads((FOLDER / "package-lock.json").read_text())["packages"]
+    for name in lock[""]["dependencies"]:
+        try:
+            there = json.loads((FOLDER / "node_modules" / name / "package.json").read_text())["version"]
+        except OSError:
+            there = None
+        if there != lock[f"node_modules/{name}"]["version"]:
+            subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=FOLDER, check=True, stdout=sys.stderr)
+            return
+
+
+def install_debian():
+    """Installs what is missing, without starting services (policy-rc.d, as Debian's own image builders do)."""
+    if shutil.which("nats-server") and shutil.which("mosquitto") and shutil.which("nginx") and NCHAN.exists():
+        return
+    policy = pathlib.Path("/usr/sbin/policy-rc.d")
+    mine = not policy.exists()
+    if mine:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        get = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        if subprocess.run(get, env=env, stdout=sys.stderr, check=False).returncode != 0:
+            subprocess.run(["apt-get", "update", "-qq"], env=env, stdout=sys.stderr, check=True)
+            subprocess.run(get, env=env, stdout=sys.stderr, check=True)
+    finally:
+        if mine:
+            policy.unlink()
 
 
 class Peer:
-    """A Node program that prints its ports."""
+    """A server that runs. Subclasses start it."""
+    name = title = ""
+    words = []           # of ringcast-bench, whatever the mode
+    modes = ("ws",)
+    path = "/"
+    settings = ""
+    publishes_apart = False  # no connection of its own hears what it publishes
 
-    def __init__(self, a, program):
-        if not (PEERS / "node_modules").is_dir():
-            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=PEERS, check=True, stdout=sys.stderr)
-        self.child = subprocess.Popen(["taskset", "-c", str(a.server_cpu), "node", program], cwd=PEERS, stdout=subprocess.PIPE, text=True)
-        words = self.child.stdout.readline().split()
-        if not words or words[0] != "ready":
-            sys.exit(f"{program} did not start")
-        self.port = int(words[1])
+    def __init__(self, a):
+        self.a = a
+        self.dir = tempfile.TemporaryDirectory(prefix="ringcast-peer-")
+        self.folder = pathlib.Path(self.dir.name)
+        self.key, self.cert = srv.certificate(self.folder)
+        self.port, self.tls_port, self.deflate_port = srv.free_port(), srv.free_port(), None
+        self.log = open(self.folder / "log", "w+")
+        self.children = []
+        self.start()
+
+    def run(self, cmd, wait=(), **more):
+        """Starts it on the server's core; `wait`: ports that must answer."""
+        child = subprocess.Popen(["taskset", "-c", str(self.a.server_cpu), *cmd], stderr=self.log, **more)
+        self.children.append(child)
+        end = time.monotonic() + 10
+        for port in wait:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    if child.poll() is not None or time.monotonic() > end:
+                        self.log.seek(0)
+                        sys.exit(f"{self.name} did not start: {self.log.read()[-2000:]}")
+                    time.sleep(0.02)
+        return child
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.child.kill()
-        self.child.wait()
-        self.child.stdout.close()
+        for child in self.children:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            if child.stdout:
+                child.stdout.close()
+        self.log.close()
+        self.dir.cleanup()
 
     def url(self, mode):
-        return f"ws://127.0.0.1:{self.port}/socketcluster/"
+        scheme, port = ("wss", self.tls_port) if mode == "wss" else ("ws", self.deflate_port if mode == "deflate" else self.port)
+        return f"{scheme}://127.0.0.1:{port}{self.path}"
+
+    def pid(self, mode):
+        return self.children[0].pid
 
     def options(self, mode="ws"):
-        return [f"--url={self.url(mode)}", f"--pid={self.child.pid}"]
+        return [*self.words, f"--url={self.url(mode)}", f"--pid={self.pid(mode)}", *srv.MODES[mode]]
 
-
-class Both:
-    """The two servers; a step's mode says which it is for. Only one has work at a time."""
-
-    def __init__(self, a, bin_dir):
-        self.ours, self.theirs = srv.Server(a, bin_dir), Peer(a, "socketcluster.mjs")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.theirs.__exit__()
-        self.ours.__exit__()
-
-    def settings(self):
-        return self.ours.settings()
-
-    def url(self, mode):
-        return self.ours.url("ws")
-
-    def options(self, mode):
-        return (self.theirs if mode == THEIRS else self.ours).options()
-
-
-def steps(a):
-    t = [f"--duration={a.duration}", "--repeat=1"]
-    n = f"--clients={a.subscribers}"
-    work = [
-        ("fixed", ["fanout", n, "--rate=50000", *t]),
-        ("full", ["fanout", n, "--in-flight=16", *t]),
-        ("pairs", ["pairs", "--clients=200", "--in-flight=16", *t]),
-        ("rtt", ["rtt", "--clients=1", *t]),
-        ("connect", ["connect", "--clients=64", *t]),
-    ]
-    return [(f"{name}-{who}", who, words) for name, words in work for who in (OURS, THEIRS)]
-
-
-def open_server(a, bin_dir):
-    srv.MODES.setdefault(OURS, [])
-    srv.MODES.setdefault(THEIRS, [])
-    return Both(a, bin_dir)
-
-
-def apart(a, bin_dir):
-    results = {}
-    for who in (OURS, THEIRS):
-        name = f"idle-{who}"
-        if a.wants(name):
-            with (srv.Server(a, bin_dir) if who == OURS else Peer(a, "socketcluster.mjs")) as server:
-                results[name] = srv.measure(a, bin_dir, ["idle", f"--clients={a.idle}", f"--settle={a.settle}"], server)
-                print(f"{name}: {results[name]['private_per_connection']:.0f} bytes per connection", file=sys.stderr)
-    return results
-
-
-def targets(runs, s, more, a):
-    return []
-
-
-def version():
-    try:
-        text = (PEERS / "node_modules" / "socketcluster-server" / "package.json").read_text()
-        return text.split('"version": "', 1)[1].split('"', 1)[0]
-    except (OSError, IndexError):
+    @classmethod
+    def version(cls):
         return "?"
 
 
-def extra(runs, s, more, a):
-    node = subprocess.run(["node", "--version"], stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
-    out = [f"\n## Beside each other\n\nsocketcluster-server {version()} on Node {node}, one process. 128-byte strings. Ratios are medians of "
-           "the rounds' own; above 1: Ringcast does more, sooner, or with less.\n",
-           "| work | figure | Ringcast | socketcluster-server | ratio |", "| --- | --- | --- | --- | --- |"]
-    rows = [("fixed", f"fan-out to {a.subscribers:,} at 50,000/s", (("cpu_us_per_unit", "CPU us a delivery", -1), ("p99_us", "p99, us", -1))),
-            ("full", f"fan-out to {a.subscribers:,}, full speed", (("per_second", "deliveries/s", 1), ("cpu_us_per_unit", "CPU us a delivery", -1))),
-            ("pairs", "100 pairs, full speed", (("per_second", "deliveries/s", 1), ("cpu_us_per_unit", "CPU us a delivery", -1))),
-            ("rtt", "one round trip at a time", (("p50_us", "p50, us", -1), ("p99_us", "p99, us", -1))),
-            ("connect", "connect, shake, subscribe", (("per_second", "connections/s", 1), ("cpu_us_per_unit", "CPU us each", -1)))]
-    for name, what, figures in rows:
-        x, y = runs.get(f"{name}-{OURS}"), runs.get(f"{name}-{THEIRS}")
-        for key, label, sign in figures if x and y else ():
-            ratio = statistics.median((p["median"][key] / q["median"][key]) ** sign for p, q in zip(x, y))
-            a_, b_ = (statistics.median(r["median"][key] for r in side) for side in (x, y))
-            out.append(f"| {what} | {label} | {a_:,.3g} | {b_:,.3g} | {ratio:.2f} |" if max(a_, b_) < 1000 else
-                       f"| {what} | {label} | {a_:,.0f} | {b_:,.0f} | {ratio:.2f} |")
-    if f"idle-{OURS}" in more and f"idle-{THEIRS}" in more:
-        p, q = (more[f"idle-{w}"]["private_per_connection"] for w in (OURS, THEIRS))
-        out.append(f"| {a.idle:,} idle connections | bytes each | {p:,.0f} | {q:,.0f} | {q / p:.1f} |")
-    return out
+class Ours(srv.Server):
+    """Ringcast behind the same face."""
+    name, title = "ringcast", "Ringcast"
+    modes = ("ws", "wss", "deflate")
+    settings_text = "one worker with one ring, one broker"
+
+    def __init__(self, a):
+        a.realtime = False
+        super().__init__(a, a.bin, tls=True)
+
+    @classmethod
+    def version(cls):
+        return machine.about()["revision"]
+
+
+class Node(Peer):
+    """A program of bench/peers. Compression is another process: there it is a setting of the server."""
+    program, package, env = "", "", {}
+    modes = ("ws", "wss", "deflate")
+
+    def start(self):
+        env = {**os.environ, **self.env, "NODE_ENV": "production", "KEY": str(self.key), "CERT": str(self.cert)}
+        self.port, self.tls_port = self.ports(env)
+        self.deflate_port = None
+
+    def ports(self, env):
+        child = self.run(["node", self.program], cwd=FOLDER, stdout=subprocess.PIPE, text=True, env=env)
+        words = child.stdout.readline().split()
+        if not words or words[0] != "ready":
+            self.log.seek(0)
+            sys.exit(f"{self.program} did not start: {self.log.read()[-2000:]}")
+        return int(words[1]), int(words[2])
+
+    def url(self, mode):
+        if mode == "deflate" and self.deflate_port is None:
+            env = {**os.environ, **self.env, "NODE_ENV": "production", "KEY": str(self.key), "CERT": str(self.cert), "DEFLATE": "1"}
+            self.deflate_port = self.ports(env)[0]
+        return super().url(mode)
+
+    def pid(self, mode):
+        return self.children[1 if mode == "deflate" else 0].pid
+
+    @classmethod
+    def version(cls):
+        there = json.loads((FOLDER / "node_modules" / cls.package / "package.json").read_text())["version"]
+        return f"{there} on Node {said(['node', '--version'])}"
+
+
+class SocketCluster(Node):
+    name, title, program, package = "socketcluster", "socketcluster-server", "socketcluster.mjs", "socketcluster-server"
+    path, settings = "/socketcluster/", "bench/peers/socketcluster.mjs"
+
+
+class MinBin(SocketCluster):
+    name, title = "socketcluster-minbin", "socketcluster-server, min-bin"
+    words, env = ["--as=min-bin"], {"CODEC": "min-bin"}
+    settings = "the same with the codec sc-codec-min-bin"
+
+
+class SocketIo(Node):
+    name, title, program, package = "socketio", "Socket.IO", "socketio.mjs", "socket.io"
+    path, words = "/socket.io/?EIO=4&transport=websocket", ["--as=socketio"]
+    settings = "bench/peers/socketio.mjs: WebSocket from the start, rooms, the adapter in memory"
+
+
+class Ws(Node):
+    name, title, program, package = "ws", "ws (a small server)", "ws.mjs", "ws"
+    words, settings = ["--as=ws"], "bench/peers/ws.mjs: 50 lines, plain texts, no JSON, nothing checked"
+
+
+class Nats(Peer):
+    name, title, words = "nats", "NATS over TCP", ["--as=nats"]
+    modes, settings = ("ws",), "nats-server, client protocol on bare TCP"
+
+    def start(self):
+        self.ws_port = srv.free_port()
+        self.deflate_port = srv.free_port()
+        conf = self.folder / "nats.conf"
+        conf.write_text(f'listen: "127.0.0.1:{self.port}"\nmax_connections: 60000\n'
+                        f'websocket {{ listen: "127.0.0.1:{self.ws_port}", no_tls: true, compression: true }}\n')
+        self.run(["nats-server", "-c", str(conf)], wait=(self.port, self.ws_port), stdout=subprocess.DEVNULL)
+
+    def url(self, mode):
+        return f"tcp://127.0.0.1:{self.port}"
+
+    @classmethod
+    def version(cls):
+        return said(["nats-server", "--version"]).rpartition(" ")[2]
+
+
+class NatsWs(Nats):
+    name, title = "nats-ws", "NATS over WebSocket"
+    modes, settings = ("ws", "deflate"), "the same in WebSocket messages; compressed where the client offers it"
+
+    def url(self, mode):
+        return f"ws://127.0.0.1:{self.ws_port}/"
+
+
+class Mosquitto(Peer):
+    name, title, words = "mosquitto", "Mosquitto, MQTT over WebSocket", ["--as=mqtt"]
+    modes, path = ("ws", "wss"), "/mqtt"
+    settings = "MQTT 3.1.1, QoS 0; set_tcp_nodelay on, max_queued_messages 0 (no bound): with the default of 1,000 it drops"
+
+    def start(self):
+        conf = self.folder / "mosquitto.conf"
+        bare = srv.free_port()  # 2.0.11 starts no WebSocket listener unless it has one without
+        conf.write_text(f"allow_anonymous true\nuser root\nset_tcp_nodelay true\nlog_type none\nmax_queued_messages 0\nlistener {bare} 127.0.0.1\n"
+                        f"listener {self.port} 127.0.0.1\nprotocol websockets\n"
+                        f"listener {self.tls_port} 127.0.0.1\nprotocol websockets\ncertfile {self.cert}\nkeyfile {self.key}\n")
+        self.run(["mosquitto", "-c", str(conf)], wait=(self.port, self.tls_port), stdout=subprocess.DEVNULL)
+
+    @classmethod
+    def version(cls):
+        return said(["mosquitto", "-h"]).split("\n", 1)[0].rpartition(" ")[2]
+
+
+class Nchan(Peer):
+    name, title, path = "nchan", "nginx with nchan", "/{role}/{channel}"
+    words = ["--as=ws", "--ws-subscribe=", "--ws-subscribed=", "--ws-publish={payload}", "--ws-message={payload}", "--ws-ignore=queued messages"]
+    modes = ("ws", "wss")
+    settings = "one worker process, channels in its own memory store; nchan_message_buffer_length 1000, so that it loses nothing"
+
+    def start(self):
+        self.folder.chmod(0o755)
+        conf = self.folder / "nginx.conf"
+        listen = "".join(f"location ~ ^/{role}/(\\S+)$ {{ {kind} websocket; nchan_channel_id $1; nchan_message_buffer_length 1000; "
+                         "nchan_subscriber_first_message newest; nchan_websocket_ping_interval 0; }\n"
+                         for role, kind in (("sub", "nchan_subscriber"), ("pub", "nchan_publisher"), ("both", "nchan_pubsub")))
+        conf.write_text(f"load_module {NCHAN};\ndaemon off;\nworker_processes 1;\nworker_rlimit_nofile 65536;\npid {self.folder}/pid;\n"
+                        f"error_log {self.folder}/error.log crit;\nuser root;\nevents {{ worker_connections 30000; }}\n"
+                        "http { access_log off; nchan_shared_memory_size 256M;\n"
+                        + "".join(f"{t}_temp_path {self.folder}/{t};\n" for t in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+                        + f"server {{ listen 127.0.0.1:{self.port} backlog=4096; listen 127.0.0.1:{self.tls_port} ssl;\n"
+                        f"ssl_certificate {self.cert}; ssl_certificate_key {self.key};\n{listen}}} }}\n")
+        self.run(["nginx", "-p", str(self.folder), "-c", str(conf), "-e", str(self.folder / "error.log")], wait=(self.port,), stdout=subprocess.DEVNULL)
+
+    @classmethod
+    def version(cls):
+        nchan = said(["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"])
+        return f"{nchan} in {said(['nginx', '-v']).rpartition(' ')[2]}"
+
+
+NPM = (SocketCluster, MinBin, SocketIo, Ws)
+ALL = (Ours, *NPM, Nats, NatsWs, Mosquitto, Nchan)

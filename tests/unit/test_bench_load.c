@@ -12,6 +12,12 @@
 #include "bench/frame.c"
 #include "bench/sched.h"
 #include "bench/seq.h"
+#include "bench/speak.c"
+#include "bench/speak_mqtt.c"
+#include "bench/speak_nats.c"
+#include "bench/speak_sc.c"
+#include "bench/speak_sio.c"
+#include "bench/speak_ws.c"
 #include "bench/zipf.c"
 
 static void
@@ -163,6 +169,15 @@ unmask(const uint8_t *p, size_t n, char *text)
     return len;
 }
 
+static const struct speak_template texts = {"sub {channel}", "ok {channel}", "unsub {channel}", "ok {channel}",
+    "pub {channel} {payload}", "msg {channel} {payload}", "queued"};
+
+static struct speak_conf
+speaking(const struct speak *as)
+{
+    return (struct speak_conf){.as = as, .texts = texts};
+}
+
 static void
 check_publish(enum frame_kind kind, uint32_t payload)
 {
@@ -170,9 +185,10 @@ check_publish(enum frame_kind kind, uint32_t payload)
     static char text[70000], want[70000], stamped[70000];
     struct frame_pair f;
     uint64_t seq = 0x123456789abcdef0ull, ns = 0xfedcba9876543210ull, seq2, ns2;
-    frame_pair_make(&f, "bench-7", kind, payload, false);
+    struct speak_conf sc = speaking(&speak_sc);
+    frame_pair_make(&f, &sc, "bench-7", kind, payload, FRAME_CLIENT);
     frame_publish(&f, out, seq, ns);
-    size_t len = unmask(out, f.out_n, text);
+    size_t len = unmask(out, f.wire_n, text);
     snprintf(want, sizeof want, "{\"event\":\"#publish\",\"data\":{\"channel\":\"bench-7\",\"data\":%s",
         kind == FRAME_TEXT ? "\"123456789abcdef0-fedcba9876543210-"
                            : "{\"seq\":\"123456789abcdef0\",\"due\":\"fedcba9876543210\",\"rows\":[0");
@@ -182,8 +198,8 @@ check_publish(enum frame_kind kind, uint32_t payload)
     data = strstr(data, "\"data\":") + 7;
     assert_int_equal(strlen(data) - 2 - (kind == FRAME_TEXT ? 2 : 0), payload);
     /* What a server makes of it is what counts as a delivery. */
-    assert_int_equal(f.text_n, len);
-    assert_int_equal(f.in_n, (len < 126 ? 2 : 4) + len);
+    assert_int_equal(f.out.n, len);
+    assert_int_equal(f.in.n, len);
     assert_true(frame_is_delivery(&f, (uint8_t *)text, len, &seq2, &ns2));
     assert_true(seq2 == seq && ns2 == ns);
     frame_stamp(&f, (uint8_t *)stamped, seq, ns);
@@ -192,7 +208,7 @@ check_publish(enum frame_kind kind, uint32_t payload)
     text[len - 1] ^= 1;
     assert_false(frame_is_delivery(&f, (uint8_t *)text, len, &seq2, &ns2));
     text[len - 1] ^= 1;
-    text[f.seq_at + 16] ^= 1;
+    text[f.in.seq_at + 16] ^= 1;
     assert_false(frame_is_delivery(&f, (uint8_t *)text, len, &seq2, &ns2));
     frame_pair_free(&f);
 }
@@ -220,14 +236,16 @@ json_payloads_are_json(void **state)
         struct frame_pair f;
         int depth = 0;
         bool quoted = false;
-        frame_pair_make(&f, "c", FRAME_JSON, payload, true);
-        const char *p = (const char *)f.in + (f.in_n - f.text_n);
-        for (uint32_t i = 0; i < f.text_n; i++) {
+        struct speak_conf sc = speaking(&speak_sc);
+        frame_pair_make(&f, &sc, "c", FRAME_JSON, payload, FRAME_SERVER);
+        assert_int_equal(f.wire_n - f.in.n, f.in.n < 126 ? 2 : 4);
+        const char *p = (const char *)f.wire + f.head;
+        for (uint32_t i = 0; i < f.in.n; i++) {
             assert_true(p[i] >= ' ' && p[i] != '\\');
             quoted ^= p[i] == '"';
             if (!quoted)
                 depth += (p[i] == '{' || p[i] == '[') - (p[i] == '}' || p[i] == ']');
-            assert_true(depth > 0 || i == f.text_n - 1);
+            assert_true(depth > 0 || i == f.in.n - 1);
         }
         assert_true(!quoted && depth == 0);
         frame_pair_free(&f);
