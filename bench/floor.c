@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench/relay.h"
 #include "common/bug.h"
 
 #define IN_BYTES (1u << 20) /* what waits from the publisher, at most */
@@ -172,12 +173,27 @@ pin(int cpu)
 }
 
 static NORETURN void
+relay_main(const struct opt *o, uint32_t frame_bytes, int subs_fd, int pub_fd)
+{
+    uint32_t n = o->clients / 2;
+    int *subs = xcalloc(n, sizeof *subs), *pubs = xcalloc(n, sizeof *pubs);
+    for (uint32_t i = 0; i < n; i++) { /* as they come: each listener holds a few thousand that wait */
+        subs[i] = accept_one(subs_fd);
+        pubs[i] = accept_one(pub_fd);
+    }
+    struct relay_conf conf = {.subs = subs, .pubs = pubs, .pairs = n, .frame = frame_bytes};
+    relay_serve(&conf);
+}
+
+static NORETURN void
 child_main(const struct opt *o, uint32_t frame_bytes, int subs_fd, int pub_fd)
 {
     struct floor f = {.opt = o, .frame = frame_bytes};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (o->server_cpu >= 0)
         pin(o->server_cpu);
+    if (o->floor == FLOOR_RELAY)
+        relay_main(o, frame_bytes, subs_fd, pub_fd);
     struct io_uring_params p = {
         .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN};
     int rc = io_uring_queue_init_params((unsigned)pow2_ceil(o->clients + 2), &f.ring, &p);

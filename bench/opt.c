@@ -60,8 +60,9 @@ static const char usage_text[] =
     "  --concurrency=N    connections being opened at a time (64)\n"
     "  --spin             never sleep (better latency figures, a whole core)\n"
     "  --buffers=N --buffer-bytes=N               receive buffers (2048 of 4096)\n"
-    "  --kind=single|batch16|batchN|send          floor: one io_uring send per frame; one per N\n"
-    "                     frames; plain send() per frame\n"
+    "  --kind=single|batch16|batchN|send|relay    floor: one io_uring send per frame; one per N\n"
+    "                     frames; plain send() per frame; --clients as pairs, through two\n"
+    "                     processes and their lanes\n"
     "  --json[=FILE]      results as JSON to stdout or FILE    --quiet   no progress\n"
     "  --csv=FILE         a row for each measurement, appended; a head where the file is new\n";
 
@@ -204,11 +205,13 @@ parse_kind(struct opt *o, const char *kind)
         o->floor = FLOOR_SINGLE;
     } else if (strcmp(kind, "send") == 0) {
         o->floor = FLOOR_SEND;
+    } else if (strcmp(kind, "relay") == 0) {
+        o->floor = FLOOR_RELAY;
     } else if (strncmp(kind, "batch", 5) == 0) {
         o->floor = FLOOR_BATCH;
         o->floor_batch = number(kind + 5, "kind=batch", 1, 256);
     } else {
-        die("--kind=%s: single, batchN or send is wanted", kind);
+        die("--kind=%s: single, batchN, send or relay is wanted", kind);
     }
 }
 
@@ -361,7 +364,8 @@ take(struct opt *o, int id)
 static void
 check(struct opt *o)
 {
-    if (o->scenario == SCEN_PAIRS && o->clients % 2 != 0)
+    bool relay = o->scenario == SCEN_FLOOR && o->floor == FLOOR_RELAY;
+    if ((o->scenario == SCEN_PAIRS || relay) && o->clients % 2 != 0)
         die("--clients=%u: pairs want an even number", o->clients);
     if (o->duration_ns == 0)
         die("--duration=0 measures nothing");

@@ -24,7 +24,7 @@ enum scenario {
     SCEN_FLOOR,
     SCEN_PACK,
 };
-enum floor_kind { FLOOR_SINGLE, FLOOR_BATCH, FLOOR_SEND };
+enum floor_kind { FLOOR_SINGLE, FLOOR_BATCH, FLOOR_SEND, FLOOR_RELAY };
 
 #define OPT_REPEAT_MAX 101
 

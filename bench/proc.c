@@ -152,7 +152,8 @@ add_mem(pid_t pid, struct proc_mem *out)
             continue;
         uint64_t kib = strtoull(colon + 1, NULL, 10);
         *colon = 0;
-        if (strcmp(line, "Private_Clean") == 0 || strcmp(line, "Private_Dirty") == 0)
+        /* Clean pages of a file are private or shared as others come and go who map it too. */
+        if (strcmp(line, "Private_Dirty") == 0)
             out->private_bytes += kib * 1024;
         else if (strcmp(line, "Pss") == 0)
             out->pss_bytes += kib * 1024;

@@ -15,7 +15,7 @@ struct proc_set {
 };
 
 struct proc_mem {
-    uint64_t private_bytes; /* Private_Clean + Private_Dirty */
+    uint64_t private_bytes; /* Private_Dirty */
     uint64_t pss_bytes;     /* the same plus each one's share of shared pages */
 };
 

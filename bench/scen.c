@@ -215,6 +215,22 @@ group_at(struct load *l, uint32_t group, uint32_t first, uint32_t subs)
     load_set_conn(l, first + subs, group, false, true);
 }
 
+static void
+layout_fanout(struct run *r, const struct load_conf *conf)
+{
+    load_init(&r->load, conf, r->opt.clients + 1, 1);
+    group_at(&r->load, 0, 0, r->opt.clients);
+}
+
+static void
+layout_pairs(struct run *r, const struct load_conf *conf)
+{
+    uint32_t pairs = r->opt.clients / 2;
+    load_init(&r->load, conf, 2 * pairs, pairs);
+    for (uint32_t g = 0; g < pairs; g++)
+        group_at(&r->load, g, 2 * g, 1);
+}
+
 #define PUBLISHERS 16
 
 /* Each client hears one channel, chosen by popularity; a few connections publish for all channels. */
@@ -238,23 +254,21 @@ scen_layout(struct run *r, const struct load_conf *conf)
     struct load *l = &r->load;
     uint32_t n = r->opt.clients;
     switch (r->opt.scenario) {
-    case SCEN_FANOUT:
-    case SCEN_STORM:
     case SCEN_FLOOR:
-        load_init(l, conf, n + 1, 1);
-        group_at(l, 0, 0, n);
+        if (r->opt.floor == FLOOR_RELAY)
+            layout_pairs(r, conf);
+        else
+            layout_fanout(r, conf);
         break;
+    case SCEN_FANOUT:
+    case SCEN_STORM: layout_fanout(r, conf); break;
     case SCEN_SLOW:
         load_init(l, conf, n + 1 + r->opt.slow, 1);
         group_at(l, 0, 0, n);
         for (uint32_t i = 0; i < r->opt.slow; i++)
             load_set_slow(l, n + 1 + i, 0);
         break;
-    case SCEN_PAIRS:
-        load_init(l, conf, n, n / 2);
-        for (uint32_t g = 0; g < n / 2; g++)
-            group_at(l, g, 2 * g, 1);
-        break;
+    case SCEN_PAIRS: layout_pairs(r, conf); break;
     case SCEN_RTT:
         load_init(l, conf, n, n);
         for (uint32_t i = 0; i < n; i++)

@@ -31,9 +31,7 @@ scen_plain_floor(struct run *r)
     frame_pair_make(&f, &conf.speak, "bench-000000", r->opt.kind, r->opt.payload, FRAME_SERVER);
     struct floor_child child = floor_start(&r->opt, f.wire_n);
     frame_pair_free(&f);
-    proc_add(&r->server, child.pid, true);
-    r->report.has_cpu = true;
-    r->report.server_processes = 1;
+    conf.concurrency = r->opt.floor == FLOOR_RELAY ? 1 : conf.concurrency; /* who is whose goes by the order */
     conf.tls = conf.deflate = false;
     conf.to = child.subscribers;
     conf.to_publish = child.publisher;
@@ -41,6 +39,9 @@ scen_plain_floor(struct run *r)
     scen_open_all(r);
     scen_publish(r);
     scen_run_until(r, mono_now().ns + r->opt.warmup_ns, "warming up");
+    proc_add(&r->server, child.pid, false);
+    r->report.has_cpu = true;
+    r->report.server_processes = r->server.n;
     for (uint32_t i = 0; i < r->opt.repeat; i++)
         scen_measure(r);
     scen_drain(r);

@@ -35,14 +35,14 @@ def make_realtime(parent):
 
 class Server:
     """`ringcast run` with one worker, one ring, one broker, all on one core, unless told otherwise. `conf`: text of a
-    configuration file."""
+    configuration file. A client's host has some 28,000 ports for each address of a server's, so crowds want several."""
 
-    def __init__(self, a, bin_dir, tls=False, conf="", more=(), cpus=None, rings=1):
+    def __init__(self, a, bin_dir, tls=False, conf="", more=(), cpus=None, rings=1, workers=1, addresses=1):
         self.dir = tempfile.TemporaryDirectory(prefix="ringcast-bench-")
         self.folder = pathlib.Path(self.dir.name)
         self.port, self.tls_port = free_port(), free_port() if tls else None
-        listen = f"tcp://127.0.0.1:{self.port}"
-        self.args = ["--worker.count=1", f"--worker.rings={rings}", "--broker.count=1", f"--run.dir={self.dir.name}",
+        listen = ",".join(f"tcp://127.0.0.{i + 1}:{self.port}" for i in range(addresses))
+        self.args = [f"--worker.count={workers}", f"--worker.rings={rings}", "--broker.count=1", f"--run.dir={self.dir.name}",
                      "--log.level=warn", *more]
         if tls:
             key, cert = certificate(self.folder)
@@ -91,10 +91,11 @@ class Server:
 
 
 def measure(a, bin_dir, words, server=None, mode="ws", may_end=False):
-    """One run of ringcast-bench, as a dict. {storm:MODE} in a word becomes that URL of the server."""
+    """One run of ringcast-bench, as a dict. {storm:MODE} in a word becomes that URL of the server; the word "anywhere" leaves
+    the load on any core."""
     if server is not None:
         words = [w.replace("{storm:wss}", server.url("wss")).replace("{storm:ws}", server.url("ws")) for w in words]
-    cmd = [*(["chrt", "-f", "12"] if a.realtime else []), str(bin_dir / "ringcast-bench"), *words, f"--cpu={a.cpu}", f"--server-cpu={a.server_cpu}", "--json", "--quiet"]
+    cmd = [*(["chrt", "-f", "12"] if a.realtime else []), str(bin_dir / "ringcast-bench"), *(w for w in words if w != "anywhere"), *([] if "anywhere" in words else [f"--cpu={a.cpu}"]), f"--server-cpu={a.server_cpu}", "--json", "--quiet"]
     if server is not None:
         cmd += server.options(mode)
     done = subprocess.run(cmd, stdout=subprocess.PIPE, text=True, timeout=900)
