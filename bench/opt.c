@@ -32,6 +32,7 @@ static const char usage_text[] =
     "  --ws-message=T     --as=ws: texts with {channel} and {payload}: what is said, what is answered (an empty\n"
     "                     one: nothing), what deliveries are; docs/benchmarks.md has the defaults\n"
     "  --ws-ignore=T      messages that begin so mean nothing\n"
+    "  --publish-url=URL  publishers connect there (the same): another host. TLS, path and Host are those of --url\n"
     "  --tls-version=1.2|1.3   --resume           1.3; use session tickets\n"
     "  --deflate          offer permessage-deflate and insist on it; every message is checked\n"
     "  --deflate-min=B    publishes of so many bytes are compressed (256)\n"
@@ -70,7 +71,7 @@ enum {
     O_URL = 256, O_CLIENTS, O_RATE, O_FULL, O_IN_FLIGHT, O_PAYLOAD, O_CHANNELS, O_WARMUP,
     O_DURATION, O_REPEAT, O_SETTLE, O_PID, O_PID_ALONE, O_SERVER_CPU, O_CPU, O_CONCURRENCY, O_SPIN,
     O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP, O_TLS_VERSION, O_RESUME, O_DEFLATE,
-    O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_SLOW, O_SAMPLE,
+    O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_PUBLISH_URL, O_SLOW, O_SAMPLE,
     O_ZIPF, O_SCHEDULE, O_RAMP_TO, O_KILL, O_CSV, O_AS, O_WS_SUBSCRIBE, O_WS_SUBSCRIBED, O_WS_UNSUBSCRIBE,
     O_WS_UNSUBSCRIBED, O_WS_PUBLISH, O_WS_MESSAGE, O_WS_IGNORE
 };
@@ -108,6 +109,7 @@ static const struct option longs[] = {
     {"depth", required_argument, NULL, O_DEPTH},
     {"storm", required_argument, NULL, O_STORM},
     {"storm-rate", required_argument, NULL, O_STORM_RATE},
+    {"publish-url", required_argument, NULL, O_PUBLISH_URL},
     {"storm-url", required_argument, NULL, O_STORM_URL},
     {"slow", required_argument, NULL, O_SLOW},
     {"sample", required_argument, NULL, O_SAMPLE},
@@ -310,6 +312,7 @@ take_more(struct opt *o, int id)
     case O_DEPTH: o->depth = (enum load_depth)word(optarg, "depth", depths, 3); break;
     case O_STORM: o->storm = number(optarg, "storm", 1, 4096); break;
     case O_STORM_RATE: o->storm_rate = rate(optarg, "storm-rate"); break;
+    case O_PUBLISH_URL: parse_url(&o->publish_url, optarg, "publish-url"); break;
     case O_STORM_URL: parse_url(&o->storm_url, optarg, "storm-url"); break;
     case O_SLOW: o->slow = number(optarg, "slow", 0, 100000); break;
     case O_SAMPLE: o->sample_ns = MAX(duration(optarg, "sample"), 10000000u); break;
@@ -414,5 +417,7 @@ opt_parse(struct opt *o, int argc, char **argv)
         die("\"%s\" is one word too many", argv[argc - 1]);
     if (o->storm_url.path == NULL)
         o->storm_url = o->url;
+    if (o->publish_url.path == NULL)
+        o->publish_url = o->url;
     check(o);
 }

@@ -44,6 +44,7 @@ struct opt {
     uint32_t floor_batch; /* frames per send */
     struct opt_url url;
     struct speak_conf speak;
+    struct opt_url publish_url; /* where publishers go; without a path: the same as url */
     struct opt_url storm_url; /* storm: where it goes; without a path: the same as url */
     bool tls_12, resume;
     bool deflate;

@@ -299,7 +299,7 @@ struct load_conf
 scen_conf(const struct opt *o)
 {
     const struct opt_url *u = &o->url;
-    return (struct load_conf){.to = u->to, .to_publish = u->to, .path = u->path, .host = u->host,
+    return (struct load_conf){.to = u->to, .to_publish = o->publish_url.to, .path = u->path, .host = u->host,
         .wire = u->stream ? LOAD_STREAM : LOAD_WEBSOCKET, .speak = o->speak,
         .tls = u->tls, .tls_12 = o->tls_12, .resume = o->resume, .deflate = o->deflate,
         .deflate_min = o->deflate_min, .depth = o->depth, .kind = o->kind,
