@@ -8,6 +8,8 @@
 #define BROKER_REDIS_LINK_H
 
 #include "broker/redis_reply.h"
+#include "common/mono.h"
+#include "common/ring.h"
 #include "proto/redisurl.h"
 
 struct redis_io;
@@ -25,16 +27,17 @@ enum redis_push {
     REDIS_SUNSUBSCRIBED, /* asked for or not: a cluster says so, too, when it moves the slot away */
 };
 
-/* A request that is open, as its sender left it. */
+/* A request that is open, or was until now. */
 struct redis_request {
     uint64_t token;
-    struct view topic; /* of redis_link_publish; else none */
-    struct view bytes; /* the whole command as sent: for redis_link_again on another link */
+    struct view topic;   /* of redis_link_publish; else none */
+    struct view payload; /* the same; in on_reply only if the reply is an error */
+    struct view bytes;   /* the whole command as sent, those two within: for redis_link_again. As payload */
 };
 
 /* Views live until return. All are told on the loop, none after redis_link_free. */
 struct redis_ears {
-    /* Logged in, nothing under way but what a link with REDIS_KEEPS has kept: call redis_link_resume for that. */
+    /* Logged in; nothing is under way. */
     void (*on_up)(void *arg, struct redis_link *);
     /* It was up, and is not. It will connect again. Without REDIS_KEEPS all open requests are forgotten. */
     void (*on_lost)(void *arg, struct redis_link *, const char *why);
@@ -46,7 +49,8 @@ struct redis_ears {
 
 enum redis_flags {
     REDIS_SUBSCRIBES = 1, /* takes redis_link_subscribe; arrays that it hears are pushes */
-    REDIS_KEEPS = 2,      /* open requests are kept when the link is lost, and sent again by redis_link_resume */
+    REDIS_KEEPS = 2,      /* open commands and publishes are kept when the link is lost, and sent again by
+                             redis_link_resume, which each on_up wants to be followed by */
 };
 
 /* Copies `where`; begins to connect at the next turn. NULL above REDIS_LINKS_MAX or when memory is out. */
@@ -69,6 +73,10 @@ size_t redis_link_bytes(const struct redis_link *);
  * command larger than the window is taken when nothing else is. */
 bool redis_link_has_room(const struct redis_link *, size_t n);
 
+/* Bytes of a publish on the wire, and those bytes: topic and payload in *r are within `out`. */
+size_t redis_link_publish_size(struct view verb, size_t topic_n, size_t payload_n);
+void redis_link_publish_put(uint8_t *out, struct view verb, struct view prefix, struct view name, struct view head,
+    struct view body, struct redis_request *r);
 /* Each is false, and nothing has happened, when the link has no room (or memory is out). Sent by the next turn. */
 bool redis_link_command(struct redis_link *, const struct view *args, uint32_t n, uint64_t token) MUST_CHECK;
 /* PUBLISH or SPUBLISH: `verb topic head|body`, the last two as one argument. The topic is prefix and name as one. */
@@ -79,10 +87,23 @@ bool redis_link_subscribe(struct redis_link *, struct view verb, const struct vi
     MUST_CHECK;
 /* A command as redis_request has it (`bytes`), with its topic within it; ASKING or what else goes before is a command. */
 bool redis_link_again(struct redis_link *, const struct redis_request *) MUST_CHECK;
-/* What REDIS_KEEPS has kept goes out again, in order; further commands behind it. */
+/* What REDIS_KEEPS has kept goes out again, in order, publishes marked with BUS_AGAIN; further commands behind it. Until
+ * then such a link has no room. */
 void redis_link_resume(struct redis_link *);
-/* Takes all open requests back, in order: they will not be sent (again) by this link, and their replies, if any still
- * come, are dropped. */
+/* Takes all open commands and publishes back, in order: they will not be sent (again) by this link, and their replies,
+ * if any still come, are dropped. Those publishes that a lost connection may have carried are marked with BUS_AGAIN. */
+/* `fn` makes no call of this link. */
 void redis_link_take_back(struct redis_link *, void (*fn)(void *arg, const struct redis_request *), void *arg);
+
+/* -- for redis_io -- */
+
+void redis_link_turn(struct redis_link *);
+/* When it wants its next turn. */
+struct mono redis_link_deadline(const struct redis_link *);
+void redis_link_on_done(struct redis_link *, struct ring_done);
+/* Ended for good, and nothing of it is under way any more: its memory can go. */
+bool redis_link_is_over(const struct redis_link *);
+/* Without waiting for what is under way, if there is something: that memory is left to the kernel. */
+void redis_link_destroy(struct redis_link *);
 
 #endif

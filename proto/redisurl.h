@@ -15,7 +15,7 @@
 #define REDISURL_PATH 108
 #define REDISURL_USER 129
 #define REDISURL_PASSWORD 513
-#define REDISURL_TEXT 264
+#define REDISURL_TEXT 288
 #define REDISURL_PORT 6379
 
 struct redisurl {

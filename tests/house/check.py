@@ -235,11 +235,11 @@ DOORS = {
     r"liburing(/.*)?\.h|linux/io_uring.*": r"common/ring\.[ch]|bench/.*|tests/attack/faults\.c",  # which stands in front of it
     # What measures a thing is not built from it: the load generator has its own TLS and deflate. The command line is a
     # client, and worker/ a server.
-    r"openssl/.*": r"proto/crypt\.c|worker/tls\.c|deploy/ringcast/secure\.c|bench/tls\.c|tests/fuzz/fuzz_tls\.c",
+    r"openssl/.*": r"proto/crypt\.c|worker/tls\.c|deploy/ringcast/secure\.c|bench/tls\.c|tests/fuzz/fuzz_tls\.c|common/tlsc\.c",
     r"ini\.h": r"common/conf\.c",
     r"zlib\.h": r"proto/deflate\.c|bench/pmd\.c",
     r"msgpack.*": r"proto/msgpack\.c",
-    r"hiredis.*": r"broker/redis_io\.[ch]|broker/bus_r\w+\.c",
+    r"hiredis.*": r"broker/redis_reply\.c|tests/unit/t_redis\.c",
     # One function of it: in the maps that hash names from clients, and over the text of ipc.def.
     # And the floor that finding a channel is measured beside.
     r"xxhash\.h": r"proto/ipc\.c|worker/(addrs|link|subs)\.c|broker/chan\.c|bench/micro_cases\.c",
@@ -512,7 +512,7 @@ def pages_are_fresh(house):
 # What reads bytes that strangers wrote. Dialects are taken from their table.
 PARSERS = {
     "proxyline": "proto/proxyline.c", "forwarded": "proto/forwarded.c", "http": "proto/http.c", "ws": "proto/ws.c", "json": "proto/json.c", "lane": "common/lane.c", "conf": "common/conf.c",
-    "deflate": "proto/deflate.c", "tls": "worker/tls.c",
+    "deflate": "proto/deflate.c", "tls": "worker/tls.c", "redisurl": "proto/redisurl.c", "redis_reply": "broker/redis_reply.c",
 }
 LATER = {"msgpack": "proto/msgpack.c", "jwt": "proto/jwt.c", "envelope": "proto/envelope.c"}
 
