@@ -48,6 +48,8 @@ export function run(file, args, options = {}) {
 }
 export const ringcast = (...args) => run(join(bin, 'ringcast'), args);
 
+const launch = ([file, ...args]) => [file, args];
+
 class Server {
     constructor(child, runDir) {
         this.child = child;
@@ -104,9 +106,10 @@ class Server {
 }
 
 /** {workers, rings, brokers, port, settings: {'sc.ping_interval': '1s'}, args: ['--config=x']}: a running server.
- *  A setting that is undefined is left to what it is by itself. */
+ *  A setting that is undefined is left to what it is by itself. `wrap` stands in front of the command, as
+ *  ['ip', 'netns', 'exec', 'name'], and becomes it. */
 export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 0, settings = {}, ready = 20000,
-    args: more = [],
+    args: more = [], wrap = [],
     runDir = mkdtempSync(join(tmpdir(), 'ringcast-test-')) } = {}) {
     const all = {
         'worker.listen': `tcp://127.0.0.1:${port}`, 'worker.count': workers, 'worker.rings': rings,
@@ -115,7 +118,7 @@ export async function startServer({ workers = 1, rings = 1, brokers = 1, port = 
     const args = [...Object.entries(all).filter(([, v]) => v !== undefined).map(([k, v]) => `--${k}=${v}`), ...more];
     const child = isReference
         ? spawn(process.execPath, [join(here, 'reference.mjs'), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
-        : spawn(join(bin, 'ringcast'), ['run', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+        : spawn(...launch([...wrap, join(bin, 'ringcast'), 'run', ...args]), { stdio: ['ignore', 'pipe', 'pipe'] });
     const s = new Server(child, runDir);
     s.settings = all;
     child.on('error', e => { s.stderr += e.message; s.exit = { code: 127 }; });
