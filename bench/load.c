@@ -103,7 +103,7 @@ load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uint32_t
         l->pmd = pmd_new();
     for (uint32_t i = 0; i < groups; i++) {
         l->groups[i].publisher = UINT32_MAX;
-        snprintf(l->groups[i].channel, sizeof l->groups[i].channel, "bench-%06u", i);
+        snprintf(l->groups[i].channel, sizeof l->groups[i].channel, "bench-%.0u%06u", conf->part, i);
     }
 }
 
@@ -148,6 +148,14 @@ load_free(struct load *l)
     free(l->bufs);
 }
 
+static void
+make_frame(struct load *l, struct load_group *g)
+{
+    static const enum frame_coat coats[] = {[LOAD_WEBSOCKET] = FRAME_CLIENT, [LOAD_STREAM] = FRAME_NOTHING,
+        [LOAD_FLOOR] = FRAME_SERVER};
+    frame_pair_make(&g->frame, &l->conf.speak, g->channel, l->conf.kind, l->conf.payload, coats[l->conf.wire]);
+}
+
 void
 load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool publishes)
 {
@@ -163,10 +171,15 @@ load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool 
     g->publisher = i;
     if (g->left != NULL)
         return;
-    static const enum frame_coat coats[] = {[LOAD_WEBSOCKET] = FRAME_CLIENT, [LOAD_STREAM] = FRAME_NOTHING,
-        [LOAD_FLOOR] = FRAME_SERVER};
-    frame_pair_make(&g->frame, &l->conf.speak, g->channel, l->conf.kind, l->conf.payload, coats[l->conf.wire]);
+    make_frame(l, g);
     g->left = xcalloc(l->left_mask + 1, sizeof *g->left);
+}
+
+void
+load_set_remote(struct load *l, uint32_t group)
+{
+    l->groups[group].remote = true;
+    make_frame(l, &l->groups[group]);
 }
 
 void
@@ -340,13 +353,18 @@ arm_recv(struct load *l, struct load_conn *c)
 }
 
 static int
-new_socket(const struct load_conn *c)
+new_socket(const struct load *l, const struct load_conn *c)
 {
     int one = 1, small = SLOW_RCVBUF, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         die("socket: %s (open-file limit? ulimit -n)", strerror(errno));
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
         die("TCP_NODELAY: %s", strerror(errno));
+    /* The port is chosen by connect, so that it need be free for this destination only. */
+    const struct sockaddr_in *from = &l->conf.from;
+    if (from->sin_family != 0 && (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one) != 0 ||
+                                     bind(fd, (const struct sockaddr *)from, sizeof *from) != 0))
+        die("--from: %s", strerror(errno));
     /* A reader that pauses shall be behind soon, not after the kernel's megabytes. */
     if (c->slow && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small) != 0)
         die("SO_RCVBUF: %s", strerror(errno));
@@ -357,7 +375,7 @@ static void
 open_conn(struct load *l, struct load_conn *c)
 {
     const struct sockaddr_in *to = c->publishes ? &l->conf.to_publish : &l->conf.to;
-    c->fd = new_socket(c);
+    c->fd = new_socket(l, c);
     c->gen++;
     c->state = LOAD_CONNECTING;
     c->born_ns = mono_now().ns;
@@ -644,7 +662,9 @@ static void
 on_delivery(struct load *l, struct load_conn *c, uint64_t seq, uint64_t due)
 {
     struct load_group *g = &l->groups[c->group];
-    if (seq >= g->published) {
+    if (g->remote) {
+        due -= (uint64_t)l->shift_ns;
+    } else if (seq >= g->published) {
         l->count.foreign++;
         return;
     }

@@ -89,12 +89,15 @@ struct load_group {
     struct frame_pair frame;
     uint64_t published;
     uint64_t completed; /* reached all subscribers (full speed only) */
+    bool remote;        /* another process publishes: how many is not known here until the end */
     uint32_t *left;     /* of message seq: left[seq & left_mask] subscribers have not got it */
 };
 
 struct load_conf {
     struct sockaddr_in to;         /* subscribers connect here ... */
     struct sockaddr_in to_publish; /* ... and publishers here (the same but for floors) */
+    struct sockaddr_in from;       /* connections come from here; family 0: the kernel chooses */
+    uint32_t part;                 /* of several processes: channels of one are not another's, but for the first */
     enum load_wire wire;
     struct speak_conf speak;
     const char *path; /* of the request; {channel} and {role} (sub, pub, both) are replaced */
@@ -165,6 +168,7 @@ struct load {
     uint64_t reopen_at;   /* when that is tried next */
     const struct zipf *churn; /* ready connections subscribe and unsubscribe without end; NULL: not */
     uint64_t random;
+    int64_t shift_ns;     /* what the publisher's clock is ahead of ours (remote groups) */
     uint64_t win0, win1;  /* messages due in here are recorded in lat */
     struct hist *lat;     /* due to arrival; storm: connect to subscribed */
 };
@@ -173,6 +177,8 @@ void load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uin
 void load_free(struct load *l);
 /* Declares connection i; call for all before load_turn. */
 void load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool publishes);
+/* Another process publishes for this group. */
+void load_set_remote(struct load *l, uint32_t group);
 /* The same for a subscriber that stops reading once it is ready. */
 void load_set_slow(struct load *l, uint32_t i, uint32_t group);
 /* Opens one more connection of a timed storm; false when all are in use. */

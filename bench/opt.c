@@ -59,6 +59,11 @@ static const char usage_text[] =
     "  --server-cpu=N     the server's core: its ksoftirqd is charged to the server\n"
     "  --cpu=N            pin the load generator to this core\n"
     "  --concurrency=N    connections being opened at a time (64)\n"
+    "  --processes=N      N of these processes share the clients, for fanout (with --rate), pairs, rtt, idle, connect\n"
+    "                     and churn: more connections than a process may hold, or more load than a core has\n"
+    "  --coordinate=ADDRESS:PORT --agents=N       the same with processes that were started elsewhere by\n"
+    "                     ringcast-bench --agent=HOST:PORT [--cpu=N]; nobody proves who they are\n"
+    "  --from=ADDRESS     connections come from this address\n"
     "  --spin             never sleep (better latency figures, a whole core)\n"
     "  --buffers=N --buffer-bytes=N               receive buffers (2048 of 4096)\n"
     "  --kind=single|batch16|batchN|send|relay    floor: one io_uring send per frame; one per N\n"
@@ -73,7 +78,8 @@ enum {
     O_BUFFERS, O_BUFFER_BYTES, O_KIND, O_JSON, O_QUIET, O_HELP, O_TLS_VERSION, O_RESUME, O_DEFLATE,
     O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_PUBLISH_URL, O_SLOW, O_SAMPLE,
     O_ZIPF, O_SCHEDULE, O_RAMP_TO, O_KILL, O_CSV, O_AS, O_WS_SUBSCRIBE, O_WS_SUBSCRIBED, O_WS_UNSUBSCRIBE,
-    O_WS_UNSUBSCRIBED, O_WS_PUBLISH, O_WS_MESSAGE, O_WS_IGNORE
+    O_WS_UNSUBSCRIBED, O_WS_PUBLISH, O_WS_MESSAGE, O_WS_IGNORE, O_COORDINATE, O_AGENTS,
+    O_PROCESSES, O_AGENT, O_PART, O_FROM
 };
 
 static const struct option longs[] = {
@@ -126,6 +132,12 @@ static const struct option longs[] = {
     {"ws-publish", required_argument, NULL, O_WS_PUBLISH},
     {"ws-message", required_argument, NULL, O_WS_MESSAGE},
     {"ws-ignore", required_argument, NULL, O_WS_IGNORE},
+    {"coordinate", required_argument, NULL, O_COORDINATE},
+    {"agents", required_argument, NULL, O_AGENTS},
+    {"processes", required_argument, NULL, O_PROCESSES},
+    {"agent", required_argument, NULL, O_AGENT},
+    {"part", required_argument, NULL, O_PART},
+    {"from", required_argument, NULL, O_FROM},
     {NULL, 0, NULL, 0},
 };
 
@@ -155,6 +167,27 @@ duration(const char *text, const char *what)
 }
 
 static void
+resolve(struct sockaddr_in *to, const char *host, const char *port, const char *what)
+{
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found;
+    int rc = getaddrinfo(host, port, &hints, &found);
+    if (rc != 0)
+        die("--%s: %s: %s", what, host, gai_strerror(rc));
+    memcpy(to, found->ai_addr, sizeof *to);
+    freeaddrinfo(found);
+}
+
+/* "host:port" */
+static void
+parse_at(struct sockaddr_in *to, const char *text, const char *what)
+{
+    char host[256] = "", port[8] = "";
+    if (sscanf(text, "%255[^:/]:%7[0-9]", host, port) != 2)
+        die("--%s=%s: host:port is wanted", what, text);
+    resolve(to, host, port, what);
+}
+
+static void
 parse_url(struct opt_url *u, const char *url, const char *what)
 {
     static const char *const schemes[] = {"ws://", "wss://", "tcp://", "tls://"};
@@ -169,12 +202,7 @@ parse_url(struct opt_url *u, const char *url, const char *what)
     if (port[0] == 0)
         snprintf(port, sizeof port, "%s", u->tls ? "443" : "80");
     const char *path = strchr(url + strlen(schemes[i]), '/');
-    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found;
-    int rc = getaddrinfo(u->host, port, &hints, &found);
-    if (rc != 0)
-        die("--%s=%s: %s", what, url, gai_strerror(rc));
-    memcpy(&u->to, found->ai_addr, sizeof u->to);
-    freeaddrinfo(found);
+    resolve(&u->to, u->host, port, what);
     u->path = path != NULL ? path : "/";
 }
 
@@ -260,6 +288,42 @@ rate(const char *text, const char *what)
     return v;
 }
 
+/* Of several processes. */
+static void
+take_together(struct opt *o, int id)
+{
+    switch (id) {
+    case O_COORDINATE: parse_at(&o->coordinate, optarg, "coordinate"); break;
+    case O_AGENTS: o->agents = number(optarg, "agents", 1, OPT_AGENTS_MAX); break;
+    case O_PROCESSES: o->processes = number(optarg, "processes", 1, OPT_AGENTS_MAX); break;
+    case O_AGENT: parse_at(&o->agent, optarg, "agent"); break;
+    case O_FROM: resolve(&o->from, optarg, NULL, "from"); break;
+    case O_PART:
+        if (sscanf(optarg, "%u/%u/%u", &o->part, &o->parts, &o->total) != 3 || o->part >= o->parts)
+            die("--part=%s is given by coordinators", optarg);
+        break;
+    default: die("see ringcast-bench --help");
+    }
+}
+
+/* Who coordinates whom, and whether the work can be shared. */
+static void
+check_together(struct opt *o)
+{
+    static const bool shared[SCEN_PACK + 1] = {[SCEN_FANOUT] = true, [SCEN_PAIRS] = true, [SCEN_RTT] = true, [SCEN_IDLE] = true,
+        [SCEN_CONNECT] = true, [SCEN_CHURN] = true};
+    if (o->processes > 0 && o->coordinate.sin_family == 0)
+        parse_at(&o->coordinate, "127.0.0.1:0", "coordinate");
+    if (o->coordinate.sin_family == 0 && o->parts == 0)
+        return;
+    o->agents = MAX(o->agents, o->processes);
+    if (o->parts == 0 && (o->agents == 0 || o->clients < 2 * o->agents))
+        die("--agents=%u for %u clients: at least one agent, and two clients for each", o->agents, o->clients);
+    if (!shared[o->scenario] || (o->scenario == SCEN_FANOUT && o->rate == 0))
+        die("%s cannot be shared by several processes%s", o->scenario_name,
+            o->scenario == SCEN_FANOUT ? " at full speed: --rate is wanted" : "");
+}
+
 /* Of what the server speaks. */
 static void
 take_speak(struct opt *o, int id)
@@ -278,7 +342,7 @@ take_speak(struct opt *o, int id)
     case O_WS_PUBLISH: t->publish = optarg; break;
     case O_WS_MESSAGE: t->message = optarg; break;
     case O_WS_IGNORE: t->ignore = optarg; break;
-    default: die("see ringcast-bench --help");
+    default: take_together(o, id);
     }
 }
 
@@ -391,6 +455,7 @@ check(struct opt *o)
     if (o->scenario == SCEN_CHURN && o->speak.as == &speak_ws &&
         (o->speak.texts.subscribed[0] == 0 || o->speak.texts.unsubscribed[0] == 0))
         die("churn counts answers: --ws-subscribed and --ws-unsubscribed are wanted");
+    check_together(o);
     if (o->depth == LOAD_TO_HELLO && !(o->scenario == SCEN_STORM ? o->storm_url.tls : o->url.tls))
         die("--depth=hello is for wss://");
 }
@@ -407,10 +472,13 @@ opt_parse(struct opt *o, int argc, char **argv)
             .unsubscribe = "unsub {channel}", .unsubscribed = "ok {channel}", .publish = "pub {channel} {payload}",
             .message = "msg {channel} {payload}", .ignore = ""}}};
     parse_url(&o->url, "ws://127.0.0.1:8000/socketcluster/", "url");
+    optind = 0; /* agents read two command lines */
     if (argc >= 2 && argv[1][0] != '-')
         set_scenario(o, argv[1]);
     for (int id; (id = getopt_long(argc, argv, "", longs, NULL)) != -1;)
         take(o, id);
+    if (o->scenario_name == NULL && o->agent.sin_family != 0 && optind == argc)
+        return;
     if (o->scenario_name == NULL)
         die("which scenario? see ringcast-bench --help");
     if (optind != argc - 1)

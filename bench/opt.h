@@ -27,6 +27,7 @@ enum scenario {
 enum floor_kind { FLOOR_SINGLE, FLOOR_BATCH, FLOOR_SEND, FLOOR_RELAY };
 
 #define OPT_REPEAT_MAX 101
+#define OPT_AGENTS_MAX 64
 
 /* Where to connect. */
 struct opt_url {
@@ -74,6 +75,13 @@ struct opt {
     int cpu;        /* the core the load is pinned to; -1: none */
     bool spin, quiet;
     uint32_t buffers, buffer_bytes;
+    /* Several processes: who coordinates them, what this one's part is. */
+    struct sockaddr_in coordinate; /* listen here; family 0: no coordinator */
+    struct sockaddr_in agent;      /* take work from there; family 0: no agent */
+    uint32_t agents;               /* to wait for; `processes` of them we start */
+    uint32_t processes;
+    uint32_t part, parts, total;   /* an agent: its place among how many, and the clients of all; parts 0: alone */
+    struct sockaddr_in from;       /* connections come from this address; family 0: the kernel chooses */
     const char *csv;  /* file that rows are appended to, NULL: none */
     const char *json; /* file, "-": stdout, NULL: none */
 };

@@ -123,6 +123,8 @@ json_head(FILE *f, const struct report *r)
         fprintf(f, "\"tls_terms\":\"%s\",", r->tls_terms);
     if (o->scenario == SCEN_FLOOR)
         fprintf(f, "\"kind\":\"%s\",\"batch\":%u,", kinds[o->floor], o->floor_batch);
+    if (r->agents > 0)
+        fprintf(f, "\"agents\":%u,", r->agents);
     if (o->rate > 0)
         fprintf(f, "\"rate\":%.3f,", o->rate);
     else

@@ -43,6 +43,7 @@ struct report {
     struct load_counts count;
     char tls_terms[96]; /* "" without TLS */
     uint64_t missing;
+    uint32_t agents; /* processes that had a part; 0: this one alone */
     bool has_cpu;
     uint32_t server_processes;
     /* idle; slow too has mem_before and mem_after */

@@ -1,8 +1,13 @@
 /* What the scenarios have in common; see scen.h. */
 #include "bench/scen.h"
 
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "common/bug.h"
@@ -85,6 +90,8 @@ deliveries_per_message(const struct run *r)
 {
     const struct load *l = &r->load;
     double sum = 0;
+    if (r->opt.parts > 0 && r->opt.scenario == SCEN_FANOUT)
+        return r->opt.total; /* those of other processes too */
     if (r->zipf.n == 0)
         return l->groups[0].subscribers; /* all have as many */
     for (uint32_t g = 0; g < l->n_groups; g++)
@@ -111,7 +118,7 @@ void
 scen_run_until(struct run *r, uint64_t end, const char *phase)
 {
     struct load *l = &r->load;
-    bool at_rate = r->opt.rate > 0 && l->publishing;
+    bool at_rate = r->opt.rate > 0 && l->publishing && l->groups[0].publisher != UINT32_MAX;
     for (uint64_t now; (now = mono_now().ns) < end;) {
         uint64_t due, until = MIN(end, now + SECOND / 4);
         if (at_rate) {
@@ -153,6 +160,8 @@ scen_publish(struct run *r)
 {
     struct load *l = &r->load;
     l->publishing = true;
+    if (l->groups[0].remote)
+        return;
     if (r->opt.rate > 0) {
         r->sched = make_sched(r);
         return;
@@ -248,6 +257,16 @@ layout_channels(struct run *r, const struct load_conf *conf)
         load_set_conn(l, n + g % publishers, g, false, true);
 }
 
+/* Subscribers of a channel that another process publishes on. */
+static void
+layout_listeners(struct run *r, const struct load_conf *conf)
+{
+    load_init(&r->load, conf, r->opt.clients, 1);
+    for (uint32_t i = 0; i < r->opt.clients; i++)
+        load_set_conn(&r->load, i, 0, true, false);
+    load_set_remote(&r->load, 0);
+}
+
 void
 scen_layout(struct run *r, const struct load_conf *conf)
 {
@@ -261,6 +280,11 @@ scen_layout(struct run *r, const struct load_conf *conf)
             layout_fanout(r, conf);
         break;
     case SCEN_FANOUT:
+        if (r->opt.part > 0)
+            layout_listeners(r, conf);
+        else
+            layout_fanout(r, conf);
+        break;
     case SCEN_STORM: layout_fanout(r, conf); break;
     case SCEN_SLOW:
         load_init(l, conf, n + 1 + r->opt.slow, 1);
@@ -300,12 +324,36 @@ scen_conf(const struct opt *o)
 {
     const struct opt_url *u = &o->url;
     return (struct load_conf){.to = u->to, .to_publish = o->publish_url.to, .path = u->path, .host = u->host,
+        .from = o->from, .part = o->scenario == SCEN_FANOUT || o->scenario == SCEN_IDLE ? 0 : o->part,
         .wire = u->stream ? LOAD_STREAM : LOAD_WEBSOCKET, .speak = o->speak,
         .tls = u->tls, .tls_12 = o->tls_12, .resume = o->resume, .deflate = o->deflate,
         .deflate_min = o->deflate_min, .depth = o->depth, .kind = o->kind,
         .payload = o->payload, .in_flight = o->rate > 0 ? 0 : o->in_flight,
         .concurrency = MIN(o->concurrency, o->clients + 1), .buffers = o->buffers,
         .buffer_bytes = o->buffer_bytes, .spin = o->spin};
+}
+
+void
+scen_prepare(const struct opt *o)
+{
+    struct rlimit lim;
+    cpu_set_t set;
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_TIMERSLACK, 1000ul); /* ns: the timetable is kept to the microsecond */
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &lim);
+    }
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < o->clients + (o->scenario == SCEN_SLOW ? o->slow : 0) + 32ull)
+        die("%u clients need more open files than %llu (ulimit -n)", o->clients,
+            (unsigned long long)lim.rlim_cur);
+    int cpu = o->scenario == SCEN_PACK && o->server_cpu >= 0 ? o->server_cpu : o->cpu;
+    if (cpu < 0)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) != 0)
+        die("--cpu=%d: %s", cpu, strerror(errno));
 }
 
 void

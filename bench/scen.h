@@ -28,6 +28,8 @@ struct run {
     uint64_t reading_since_ns;
 };
 
+/* Signals, open files, the core; once, before anything else. */
+void scen_prepare(const struct opt *o);
 struct load_conf scen_conf(const struct opt *o);
 /* Declares the connections of the scenario. */
 void scen_layout(struct run *r, const struct load_conf *conf);

@@ -67,7 +67,6 @@ class Peer:
     modes = ("ws",)
     path = "/"
     settings = ""
-    publishes_apart = False  # no connection of its own hears what it publishes
 
     def __init__(self, a):
         self.a = a
@@ -126,12 +125,19 @@ class Peer:
     def version(cls):
         return "?"
 
+    @classmethod
+    def told(cls):
+        return cls.settings
+
 
 class Ours(srv.Server):
     """Ringcast behind the same face."""
     name, title = "ringcast", "Ringcast"
     modes = ("ws", "wss", "deflate")
-    settings_text = "one worker with one ring, one broker"
+
+    @staticmethod
+    def told():
+        return "one worker with one ring, one broker, all defaults"
 
     def __init__(self, a):
         a.realtime = False

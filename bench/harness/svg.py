@@ -122,6 +122,14 @@ def bars(rows, label, unit=""):
     return "".join(out)
 
 
+def standalone(drawn):
+    """A drawing as a file of its own, with a background and colours that do not depend on the reader's."""
+    style = CSS.split("@media", 1)[0].replace("color-scheme:light dark;", "") + "".join(
+        line + "\n" for line in CSS.split("\n") if line.startswith((".grid", ".c0"))) + "svg text{font:11px system-ui,sans-serif;fill:var(--ink)}svg .label{fill:var(--soft)}"
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        'role="img">', f'role="img"><style>{style}</style><rect width="100%" height="100%" fill="#fff"/>', 1) + "\n"
+
+
 QUANTILES = [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")]
 
 
