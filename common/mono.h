@@ -19,6 +19,15 @@ mono_now(void)
     return (struct mono){(uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec};
 }
 
+/* Nanoseconds that the calling thread ran: a system call, unlike the others. */
+static inline uint64_t
+mono_thread_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
 static inline uint64_t
 mono_ms(struct mono t)
 {

@@ -26,6 +26,8 @@ static const unsigned setup_tries[] = {
 };
 
 #define RESTRICTIONS_MAX 64
+/* Buffers are used one after the other, so all are soon touched: better before there are clients to wait for it. */
+#define POPULATE_MAX (16u << 20)
 
 static void
 ring_probe(struct ring *r)
@@ -173,8 +175,9 @@ ring_bufs_init(struct ring *r, struct ring_bufs *b, uint16_t group, uint32_t cou
     BUG_ON(!is_pow2(count) || count > 32768);
     memset(b, 0, sizeof *b);
     size_t ring_bytes = count * sizeof(struct io_uring_buf);
-    void *mem = mmap(NULL, ring_bytes + (size_t)count * bytes, PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t all = ring_bytes + (size_t)count * bytes;
+    void *mem = mmap(NULL, all, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | (all <= POPULATE_MAX ? MAP_POPULATE : 0), -1, 0);
     if (mem == MAP_FAILED)
         return -errno;
     struct io_uring_buf_reg reg = {
@@ -184,7 +187,7 @@ ring_bufs_init(struct ring *r, struct ring_bufs *b, uint16_t group, uint32_t cou
     };
     int rc = io_uring_register_buf_ring(&r->u, &reg, 0);
     if (rc < 0) {
-        munmap(mem, ring_bytes + (size_t)count * bytes);
+        munmap(mem, all);
         return rc;
     }
     *b = (struct ring_bufs){

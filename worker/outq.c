@@ -258,12 +258,12 @@ submit_all(struct worker *w)
 }
 
 /* Pacing: what is published to a connection that was sent to in this round waits for the next, so that one send carries
- * more under load; a round is out.pacing long. Who was not is sent to at once, so nothing waits when it is quiet. */
+ * more under load; a round is at most out.pacing long (pace.h). Who was not is sent to at once. */
 static bool
 hold_back(struct worker *w, struct conn *c)
 {
-    if (c->sent_in != w->pace_round || c->flags & (CF_PROMPT | CF_SLOW) || c->state != CONN_OPEN) {
-        c->sent_in = w->pace_round;
+    if (c->sent_in != w->pace.round || c->flags & (CF_PROMPT | CF_SLOW) || c->state != CONN_OPEN) {
+        c->sent_in = w->pace.round;
         return false;
     }
     if (!(c->flags & CF_PACED)) {
@@ -277,10 +277,10 @@ hold_back(struct worker *w, struct conn *c)
 void
 outq_pace(struct worker *w)
 {
-    if (w->now.ns < w->pace_end)
+    if (w->now.ns < w->pace.end)
         return;
-    w->pace_end = w->now.ns + w->pace_ns;
-    w->pace_round++;
+    w->pace.end = w->now.ns + w->pace.ns;
+    w->pace.round++;
     for (uint32_t i = 0; i < w->paced.n; i++) {
         struct conn *c = conn_at(w, w->paced.v[i]);
         if (c->head.next != POOL_LIVE || !(c->flags & CF_PACED))
@@ -297,7 +297,7 @@ flush_one(struct worker *w, struct conn *c, struct flush *f)
 {
     if (outq_is_empty(c) || c->flags & (CF_SENDING | CF_POLLOUT) || c->state == CONN_DEAD)
         return 0;
-    if (UNLIKELY(w->pace_ns > 0) && hold_back(w, c))
+    if (UNLIKELY(w->pace.ns > 0) && hold_back(w, c))
         return 0;
     if (c->tls != NULL) {
         xp_tls_seal(w, c);

@@ -127,7 +127,7 @@ read_limits(struct worker *w)
 {
     const struct conf *conf = w->conf;
     uint64_t rings = MAX(conf->worker_rings, (uint64_t)1);
-    w->pace_ns = conf->out_pacing * 1000000;
+    w->pace.most_ns = conf->out_pacing * 1000000;
     w->buffers_max = conf->mem_buffers ? conf->mem_buffers / rings : UINT64_MAX;
     const struct conf_namespaces *namespaces = conf_namespaces_now(conf);
     w->ns_round = (uint16_t)(w->ns_round + (namespaces != w->namespaces));
@@ -308,6 +308,17 @@ look_for_stop(struct worker *w)
         drain_slice(w);
 }
 
+static void
+pace(struct worker *w)
+{
+    if (w->now.ns - w->pace.seen_ns >= PACE_LOOK_NS) {
+        pace_look(&w->pace, w->now.ns, mono_thread_ns());
+        GAUGE(w, pacing_us, w->pace.ns / 1000);
+    }
+    if (w->pace.ns > 0 || w->paced.n > 0)
+        outq_pace(w);
+}
+
 static uint64_t
 sleep_ns(struct worker *w, uint32_t max_wait_ms)
 {
@@ -326,7 +337,7 @@ sleep_ns(struct worker *w, uint32_t max_wait_ms)
         ms = MIN(ms, (w->links_at - w->tick) * WHEEL_TICK_MS);
     uint64_t ns = ms == 0 ? 100000 : (uint64_t)ms * 1000000;
     if (w->paced.n > 0)
-        ns = MIN(ns, w->pace_end > w->now.ns ? w->pace_end - w->now.ns : 1000);
+        ns = MIN(ns, w->pace.end > w->now.ns ? w->pace.end - w->now.ns : 1000);
     return ns;
 }
 
@@ -363,8 +374,8 @@ worker_turn(struct worker *w, uint32_t max_wait_ms)
     if (w->unbuffered.n > 0)
         rearm_unbuffered(w);
     links_flush(w->links);
-    if (w->pace_ns > 0 || w->paced.n > 0)
-        outq_pace(w);
+    if (w->pace.most_ns > 0 || w->paced.n > 0)
+        pace(w);
     outq_flush(w);
     fan_ease(w);
     enforce_memory(w);

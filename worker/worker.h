@@ -15,6 +15,7 @@
 #include "common/wheel.h"
 #include "proto/dialect.h"
 #include "worker/link.h"
+#include "worker/pace.h"
 #include "worker/rate.h"
 #include "worker/segq.h"
 
@@ -103,8 +104,7 @@ struct worker {
     uint32_t most_subs;            /* of any channel, ever: what costs little for so many costs little */
     uint64_t backlog;              /* about what sending all of `dirty` costs (outq.h), after the last turn */
     struct slot_list paced;        /* what is published to them waits for the end of the round (out.pacing) */
-    uint32_t pace_round;
-    uint64_t pace_ns, pace_end;    /* length of a round, 0: no pacing; when the present one ends */
+    struct pace pace;
     struct slot_list dirty_chans;  /* channels with a batch to hand out */
     struct slot_list doomed;       /* to be closed once no list is being walked */
     struct slot_list ready;        /* input held over because the turn's share was used up */

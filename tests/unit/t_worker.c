@@ -17,7 +17,8 @@ struct t_world t;
 static struct t_client clients[CLIENTS_MAX];
 static unsigned clients_n;
 static char dir[64];
-static uint64_t clock_ns;
+static uint64_t clock_ns, thread_ns;
+static unsigned busy_percent;
 static unsigned memory_left; /* 0: without end; 1: at its end */
 
 /* -- the clock and memory, by --wrap -- */
@@ -34,9 +35,10 @@ void *__wrap_realloc(void *p, size_t n);
 int
 __wrap_clock_gettime(clockid_t id, struct timespec *ts)
 {
-    if (id != CLOCK_MONOTONIC || clock_ns == 0)
+    if ((id != CLOCK_MONOTONIC && id != CLOCK_THREAD_CPUTIME_ID) || clock_ns == 0)
         return __real_clock_gettime(id, ts);
-    *ts = (struct timespec){(time_t)(clock_ns / 1000000000u), (long)(clock_ns % 1000000000u)};
+    uint64_t ns = id == CLOCK_MONOTONIC ? clock_ns : thread_ns;
+    *ts = (struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     return 0;
 }
 
@@ -52,6 +54,13 @@ void
 t_pass(uint64_t ms)
 {
     clock_ns += ms * 1000000u;
+    thread_ns += ms * 10000u * busy_percent;
+}
+
+void
+t_busy(unsigned percent)
+{
+    busy_percent = percent;
 }
 
 void
@@ -389,6 +398,7 @@ t_setup(UNUSED void **state)
     memset(&t, 0, sizeof t);
     clients_n = 0;
     memory_left = 0;
+    busy_percent = 0;
     clock_ns = 1000000ull * 1000000000u;
     snprintf(dir, sizeof dir, "/tmp/ringcast-worker-XXXXXX");
     if (mkdtemp(dir) == NULL)

@@ -91,6 +91,8 @@ void t_turn(void);
 void t_turns(unsigned n);
 /* The clock moves; what is due then happens in the next turn. */
 void t_pass(uint64_t ms);
+/* Of the time that passes from now on the thread has run so much. */
+void t_busy(unsigned percent);
 /* The n-th allocation from now fails (1: the next), and all that follow. 0: memory is back. */
 void t_memory_ends(unsigned n);
 struct mono t_real_time(void);

@@ -551,6 +551,41 @@ an_answer_that_finds_no_memory_ends_its_client(void **state)
     hear(other, 50, 2);
 }
 
+/* The ring has had no sleep for so long that pacing is in force in full. */
+static void
+make_busy(void)
+{
+    t_busy(100);
+    for (int i = 0; i < 50; i++) {
+        t_pass(10);
+        t_turn();
+    }
+    assert_int_equal(t_counter(pacing_us), t.conf.out_pacing * 1000);
+}
+
+static void
+a_ring_that_sleeps_paces_nothing(void **state)
+{
+    (void)state;
+    t.conf.out_pacing = 5;
+    t_begin();
+    struct t_client *a = t_open();
+    t_subscribe(a, "news");
+    make_busy();
+    t_busy(20);
+    for (int i = 0; i < 50; i++) {
+        t_pass(10);
+        t_turn();
+    }
+    assert_int_equal(t_counter(pacing_us), 0);
+    for (int i = 0; i < 5; i++) {
+        t_message("news", "1");
+        t_turn();
+        t_hears_message(a, "news", "1");
+    }
+    assert_int_equal(t_counter(sends_paced_total), 0);
+}
+
 static void
 pacing_joins_what_is_published_and_holds_nothing_else(void **state)
 {
@@ -559,7 +594,7 @@ pacing_joins_what_is_published_and_holds_nothing_else(void **state)
     t_begin();
     struct t_client *a = t_open();
     t_subscribe(a, "news");
-    t_pass(10);
+    make_busy();
     t_message("news", "1"); /* quiet until now: at once */
     t_turn();
     t_hears_message(a, "news", "1");
@@ -592,7 +627,7 @@ pacing_does_not_hold_back_the_rest_of_what_was_begun(void **state)
     t_begin();
     struct t_client *a = t_open();
     t_subscribe(a, "news");
-    t_pass(10);
+    make_busy();
     memset(big, '7', 150000);
     big[150000] = '\0';
     t_message("news", (const char *)big);
@@ -611,7 +646,7 @@ pacing_forgets_who_left(void **state)
     t_begin();
     struct t_client *a = t_open();
     t_subscribe(a, "news");
-    t_pass(10);
+    make_busy();
     t_message("news", "1");
     t_turn();
     t_message("news", "2");
@@ -633,6 +668,7 @@ main(void)
         T(what_is_put_in_a_turn_is_one_stretch_and_one_send),
         T(many_stretches_take_several_sends_one_after_the_other),
         T(two_sends_are_never_in_flight),
+        T(a_ring_that_sleeps_paces_nothing),
         T(pacing_joins_what_is_published_and_holds_nothing_else),
         T(pacing_does_not_hold_back_the_rest_of_what_was_begun),
         T(pacing_forgets_who_left),
