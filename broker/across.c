@@ -1,32 +1,1098 @@
 #include "broker/across.h"
 
-static const struct bus_ears ears = {0};
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "broker/metrics.h"
+#include "broker/origins.h"
+#include "broker/peer.h"
+#include "broker/pends.h"
+#include "broker/sources.h"
+#include "common/file.h"
+#include "proto/json.h"
+#include "proto/ws.h"
+
+/* How long after our ask came back an origin that has not been heard of may still answer it. */
+#define GRACE_MS 1000
+/* One mark serves all who asked within this time. */
+#define MARK_MS 50
+/* Who was heard on a channel before its link was lost and says nothing for so long after its return is taken for dead:
+ * what it said meanwhile nobody can count any more. Longer than any pause between two tries to reach a bus. */
+#define GONE_MS 30000
+/* A turn later than this: asks may have waited for us for too long. */
+#define STALL_MS (GRACE_MS / 2)
+/* Marks and envelopes of asks in one turn. */
+#define MARKS_A_TURN 1024
+#define ASKS_A_TURN 64
+/* What publishes that wait for their answer or their echo, and subscribes that wait for the bus, may take. When it is
+ * reached, requests stay in their lanes. */
+#define PUBS_BYTES (32u << 20)
+#define SUBS_BYTES (16u << 20)
+
+/* The last message heard of an origin on a channel. */
+struct heard {
+    uint32_t origin, gen; /* in a->origins */
+    uint32_t losses;      /* of the channel, when it was heard */
+    uint64_t stretch, last;
+};
+
+struct across_chan {
+    struct chan *ch;
+    struct across_chan *ask_prev, *ask_next; /* the line of those to be asked for; or, once its ask came back after */
+    bool judged_later;    /* a lost link, of those where somebody may be missing for good */
+    struct mono judge_at;
+    bool confirmed;       /* the bus has it, and its link holds */
+    bool begun;           /* it was confirmed once, and what was said then is not void */
+    bool lost;            /* its link was lost since it began */
+    bool ask_wanted;      /* in the line */
+    bool ask_open;        /* asked, and the ask has not come back */
+    uint32_t losses;
+    struct mono settled;  /* from then on an origin not heard of begins with 1; 0: not known yet */
+    uint32_t source, source_gen;
+    uint32_t heard_count, heard_cap, heard_hint;
+    struct heard *heard;
+    uint64_t echo_first, echo_last; /* in a->pubs: messages of ours that are to come back */
+    uint64_t wait_first, wait_last; /* in a->subs: subscribes that wait for `confirmed` */
+};
+
+struct across {
+    struct broker *b;
+    struct bus *bus;
+    struct envelope_origin self;
+    struct origins origins;
+    struct sources sources;
+    struct pends pubs, subs;
+    struct across_chan asks;   /* head of the line */
+    struct across_chan judges; /* head of the other */
+    uint64_t waiting;          /* messages whose fate is not known */
+    uint64_t heard_count;
+    uint32_t epoch;            /* of our hearing asks: another one each time that some may have been missed */
+    enum bus_state state;      /* as it was told last */
+    bool control_is_up;
+    bool back_wanted;          /* others are to be told that we hear asks again */
+    bool ask_again;            /* an ask was lost on its way */
+    bool order_bus;
+    struct mono ask_again_at, seen, since; /* since: the bus is in its state */
+    void (*on_heartbeat)(struct broker *, const struct envelope *);
+    uint8_t ask_body[ENVELOPE_ASK_MAX];
+};
+
+static const struct bus_topic control = {BUS_CONTROL, {(const uint8_t *)"hosts", 5}};
+
+/* What a token of a publish means. */
+enum token_kind {
+    TOKEN_CONTROL,
+    TOKEN_MARK,  /* the rest: slot of a source */
+    TOKEN_PLAIN, /* the same */
+    TOKEN_PEND,  /* the rest: a record of a->pubs */
+};
+#define TOKEN(kind, rest) ((uint64_t)(kind) << 62 | (rest))
+#define TOKEN_REST(t) ((t) & ((1ull << 62) - 1))
+
+static bool
+is_word(const char *setting, const char *word)
+{
+    return strcmp(setting, word) == 0;
+}
+
+/* -- own numbers -- */
+
+static struct source *
+source_of(struct across *a, struct chan *ch, struct view name, uint32_t hash)
+{
+    struct across_chan *ac = ch != NULL ? ch->across : NULL;
+    struct source *e = ac != NULL ? pool_find(&a->sources.pool, ac->source, ac->source_gen) : NULL;
+    if (LIKELY(e != NULL))
+        return e;
+    e = sources_want(&a->sources, name, hash);
+    if (e != NULL && ac != NULL) {
+        ac->source = sources_slot(&a->sources, e);
+        ac->source_gen = e->head.gen;
+    }
+    return e;
+}
+
+/* Who hears this source for the first time: may it have been told before, had it asked? Is there a hole behind? */
+static unsigned
+flags_of(struct across *a, struct source *e, bool up)
+{
+    unsigned flags = e->epoch != a->epoch ? ENVELOPE_REJOIN : 0;
+    if (!up || e->taken + e->waiting != e->last)
+        flags |= ENVELOPE_AGAIN;
+    if (up && a->control_is_up)
+        e->epoch = a->epoch;
+    return flags;
+}
+
+static bool
+say(struct across *a, struct bus_topic t, const struct envelope *e, struct view body, uint64_t token)
+{
+    uint8_t head[ENVELOPE_HEAD_MAX];
+    size_t n = envelope_put(head, e);
+    return a->bus->ops->publish(a->bus, t, view_of(head, n), body, token);
+}
+
+/* -- marks -- */
+
+static bool
+mark_now(struct across *a, struct source *e)
+{
+    struct bus_topic t = {BUS_CHANNEL, sources_name(e)};
+    if (mono_since_ms(a->b->now, e->marked) < MARK_MS || !a->bus->ops->is_up(a->bus, t))
+        return false;
+    struct envelope mark = {.kind = ENVELOPE_MARK, .origin = a->self, .stretch = e->stretch, .number = e->last,
+        .behind = e->last - e->taken, .flags = flags_of(a, e, true)};
+    if (!say(a, t, &mark, VIEW_NONE, TOKEN(TOKEN_MARK, sources_slot(&a->sources, e))))
+        return false;
+    sources_marked(&a->sources, e, a->b->now);
+    COUNT(a->b, bus_marks_total);
+    return true;
+}
+
+/* Those who asked, and what was dropped. What can't be said yet goes behind the others. */
+static void
+marks_due(struct across *a)
+{
+    if (a->bus->state == BUS_DOWN)
+        return;
+    uint32_t last = a->sources.due_last;
+    for (unsigned n = 0; n < MARKS_A_TURN; n++) {
+        struct source *e = sources_due_take(&a->sources);
+        if (e == NULL)
+            break;
+        bool was_last = sources_slot(&a->sources, e) == last;
+        if (!mark_now(a, e))
+            sources_due(&a->sources, e);
+        if (was_last)
+            break;
+    }
+}
+
+/* Channels that have been quiet for a heartbeat: so that a lost last message is noticed. */
+static void
+marks_quiet(struct across *a)
+{
+    const struct conf *conf = a->b->conf;
+    for (unsigned n = 0; n < MARKS_A_TURN && conf->bus_marks && a->sources.fresh.oldest != POOL_NONE; n++) {
+        struct source *e = sources_at(&a->sources, a->sources.fresh.oldest);
+        if (mono_since_ms(a->b->now, e->said) < conf->bus_heartbeat)
+            break;
+        if (mark_now(a, e))
+            continue;
+        sources_marked(&a->sources, e, e->marked);
+        sources_due(&a->sources, e);
+    }
+}
+
+/* -- asks -- */
+
+static void
+line_out(struct across_chan *ac)
+{
+    if (!ac->ask_wanted && !ac->judged_later)
+        return;
+    ac->ask_prev->ask_next = ac->ask_next;
+    ac->ask_next->ask_prev = ac->ask_prev;
+    ac->ask_wanted = ac->judged_later = false;
+}
+
+static void
+line_in(struct across_chan *line, struct across_chan *ac)
+{
+    line_out(ac);
+    ac->ask_prev = line->ask_prev;
+    ac->ask_next = line;
+    ac->ask_prev->ask_next = ac;
+    line->ask_prev = ac;
+}
+
+static void
+ask_in(struct across *a, struct across_chan *ac)
+{
+    line_in(&a->asks, ac);
+    ac->ask_wanted = true;
+}
+
+/* Our ask came back: who lives and hears it answers soon. */
+static void
+ask_returned(struct across *a, struct across_chan *ac)
+{
+    struct mono now = a->b->now;
+    ac->ask_open = false;
+    if (ac->settled.ns == 0)
+        ac->settled = mono_add_ms(now, GRACE_MS);
+    if (ac->losses == 0 || ac->ask_wanted)
+        return;
+    line_in(&a->judges, ac);
+    ac->judged_later = true;
+    ac->judge_at = mono_add_ms(now, GONE_MS);
+}
+
+static bool
+ask_some(struct across *a)
+{
+    size_t n = 0;
+    struct across_chan *ac = a->asks.ask_next;
+    for (; ac != &a->asks && envelope_name_fits(n, ac->ch->name_n); ac = ac->ask_next)
+        n += envelope_name_put(a->ask_body + n, chan_name(ac->ch));
+    struct envelope e = {.kind = ENVELOPE_ASK, .origin = a->self};
+    if (!say(a, control, &e, view_of(a->ask_body, n), TOKEN(TOKEN_CONTROL, 0)))
+        return false;
+    while (a->asks.ask_next != ac) {
+        struct across_chan *asked = a->asks.ask_next;
+        line_out(asked);
+        asked->ask_open = true;
+        COUNT(a->b, bus_asks_total);
+    }
+    return true;
+}
+
+static bool
+can_ask(const struct across *a)
+{
+    return a->asks.ask_next != &a->asks && a->control_is_up && a->bus->ops->is_up(a->bus, control);
+}
+
+/* Some asks did not come back, and will not; or somebody may not have heard them. Those that are open are asked anew,
+ * and after a lost link those of the last GONE_MS. */
+static void
+ask_again(struct across *a)
+{
+    struct broker *b = a->b;
+    a->ask_again = false;
+    a->ask_again_at = mono_add_ms(b->now, GRACE_MS);
+    for (uint32_t i = 0; i < b->chans.used; i++) {
+        struct chan *ch = pool_at(&b->chans, i);
+        if (ch->head.next == POOL_LIVE && ch->across != NULL && (ch->across->ask_open || ch->across->judged_later))
+            ask_in(a, ch->across);
+    }
+}
+
+static void
+on_ask(struct across *a, const struct envelope *e)
+{
+    struct broker *b = a->b;
+    bool own = memcmp(&e->origin, &a->self, sizeof a->self) == 0, bad = false;
+    struct view names = e->body, name;
+    while (envelope_name_take(&names, &name, &bad)) {
+        uint32_t hash = chan_hash(b, name);
+        if (own) {
+            struct chan *ch = chan_find_hashed(b, name, hash);
+            if (ch == NULL || ch->across == NULL || !ch->across->ask_open)
+                continue;
+            ask_returned(a, ch->across);
+            continue;
+        }
+        struct source *s = sources_find(&a->sources, name, hash);
+        if (s != NULL) {
+            sources_due(&a->sources, s);
+        } else if (sources_forgot(&a->sources, hash)) {
+            struct envelope mark = {.kind = ENVELOPE_MARK, .origin = a->self};
+            if (say(a, (struct bus_topic){BUS_CHANNEL, name}, &mark, VIEW_NONE, TOKEN(TOKEN_CONTROL, 0)))
+                COUNT(b, bus_marks_total);
+        }
+    }
+    if (bad)
+        COUNT(b, bus_bad_total);
+    a->ask_again |= !own && e->body.n == 0; /* it is back, and asks what it has been asked meanwhile */
+}
+
+/* Others may have asked while we did not listen. */
+static void
+say_back(struct across *a)
+{
+    struct envelope e = {.kind = ENVELOPE_ASK, .origin = a->self};
+    a->back_wanted = !a->bus->ops->is_up(a->bus, control) || !say(a, control, &e, VIEW_NONE, TOKEN(TOKEN_CONTROL, 1));
+}
+
+/* -- publishing -- */
+
+static bool
+has_room(struct across *a, struct chan *ch, struct peer *p, struct view data, bool answers, bool echo)
+{
+    if (ch != NULL && !chan_has_room(a->b, ch, data.n))
+        return false;
+    return (!answers || peer_can_defer(p)) && ((!answers && !echo) || pends_has_room(&a->pubs, echo ? data.n : 0));
+}
+
+/* The record of a message that is to come back, or whose publisher waits. */
+static uint64_t
+pub_put(struct across *a, struct source *s, struct chan *ch, bool echo, bool has_data, struct view data)
+{
+    uint64_t at = pends_put(&a->pubs, echo ? data.n : 0);
+    struct pend *r = pends_at(&a->pubs, at);
+    r->since = a->b->now;
+    r->number = s->last + 1;
+    r->source = sources_slot(&a->sources, s);
+    r->has_data = has_data;
+    r->echo = echo;
+    if (!echo)
+        return at;
+    r->chan = pool_slot(&a->b->chans, ch);
+    r->chan_gen = ch->head.gen;
+    if (data.n)
+        memcpy(r->data, data.p, data.n);
+    return at;
+}
+
+static void
+echo_in(struct across *a, struct across_chan *ac, struct source *s, uint64_t at)
+{
+    s->echoes++;
+    if (ac->echo_first == 0)
+        ac->echo_first = at;
+    else
+        pends_at(&a->pubs, ac->echo_last)->next = at;
+    ac->echo_last = at;
+}
+
+static void
+pub_end(struct across *a, struct pend *r, uint64_t at)
+{
+    if (!r->echo && !r->answers && r->fated)
+        pends_end(&a->pubs, at);
+}
+
+/* Delivers own messages up to this number: they have come back, or will not, or not in time. */
+static void
+echo_deliver(struct across *a, struct across_chan *ac, uint64_t upto)
+{
+    while (ac->echo_first != 0) {
+        uint64_t at = ac->echo_first;
+        struct pend *r = pends_at(&a->pubs, at);
+        if (r->number > upto)
+            return;
+        ac->echo_first = r->next;
+        chan_deliver(a->b, ac->ch, r->has_data, view_of(r->data, r->n));
+        sources_at(&a->sources, r->source)->echoes--;
+        r->echo = false;
+        pub_end(a, r, at);
+    }
+}
+
+static bool
+number_and_say(struct across *a, struct source *s, struct view name, bool up, bool has_data, struct view data,
+    uint64_t token)
+{
+    struct envelope e = {.kind = ENVELOPE_MESSAGE, .origin = a->self, .stretch = s->stretch, .number = s->last + 1,
+        .behind = s->last - s->taken, .flags = flags_of(a, s, up) | (has_data ? ENVELOPE_HAS_DATA : 0)};
+    if (!say(a, (struct bus_topic){BUS_CHANNEL, name}, &e, data, token))
+        return false;
+    s->last++;
+    s->waiting++;
+    a->waiting++;
+    sources_said(&a->sources, s, a->b->now);
+    COUNT(a->b, bus_published_total);
+    return true;
+}
+
+static void
+deliver_here(struct across *a, struct peer *p, struct chan *ch, bool echo, bool has_data, struct view data)
+{
+    struct broker *b = a->b;
+    COUNT(b, publishes_total);
+    COUNT_N(b, publish_bytes_total, data.n);
+    if (ch == NULL) {
+        COUNT(b, unheard_total);
+        return;
+    }
+    if (!echo) {
+        if (UNLIKELY(ch->across->echo_first != 0)) /* the bus went away meanwhile: in order, then */
+            echo_deliver(a, ch->across, UINT64_MAX);
+        chan_deliver(b, ch, has_data, data);
+    }
+    chan_slow(b, ch, peer_slot(b, p));
+}
+
+enum across_rc
+across_publish(struct broker *b, struct peer *p, struct view name, bool has_data, struct view data,
+    bool wants_answer, enum error_id *err)
+{
+    struct across *a = b->across;
+    uint32_t hash = chan_hash(b, name);
+    struct chan *ch = chan_find_hashed(b, name, hash);
+    bool up = a->bus->ops->is_up(a->bus, (struct bus_topic){BUS_CHANNEL, name});
+    *err = ERR_NONE;
+    if (!up && b->conf->redis_required) {
+        *err = ERR_BUS_AWAY;
+        COUNT(b, bus_refused_total);
+        return ACROSS_DONE;
+    }
+    bool echo = a->order_bus && up && ch != NULL && ch->across->confirmed;
+    bool answers = wants_answer && is_word(b->conf->bus_ack, "bus");
+    if (!has_room(a, ch, p, data, answers, echo))
+        return ACROSS_LATER;
+    struct source *s = source_of(a, ch, name, hash);
+    uint64_t at = s != NULL && (answers || echo) ? pub_put(a, s, ch, echo, has_data, data) : 0;
+    uint64_t token = at ? TOKEN(TOKEN_PEND, at) : s != NULL ? TOKEN(TOKEN_PLAIN, sources_slot(&a->sources, s)) : 0;
+    if (s == NULL || !number_and_say(a, s, name, up, has_data, data, token)) {
+        if (at)
+            pends_end(&a->pubs, at);
+        *err = ERR_BUS_REFUSED;
+        COUNT(b, bus_refused_total);
+        return ACROSS_DONE;
+    }
+    if (echo)
+        echo_in(a, ch->across, s, at);
+    deliver_here(a, p, ch, echo, has_data, data);
+    if (!answers)
+        return ACROSS_DONE;
+    struct pend *r = pends_at(&a->pubs, at);
+    r->answers = true;
+    r->peer = peer_slot(b, p);
+    r->peer_gen = p->head.gen;
+    r->answer = peer_defer(p);
+    return ACROSS_WAITS;
+}
+
+/* What became of a message. The number of one that the bus did not take is used up. */
+static void
+source_fate(struct across *a, struct source *s, enum bus_fate fate)
+{
+    s->waiting--;
+    a->waiting--;
+    if (fate == BUS_TAKEN) {
+        s->taken = s->last - s->waiting;
+        return;
+    }
+    if (fate == BUS_DROPPED)
+        COUNT(a->b, bus_dropped_total);
+    else
+        COUNT(a->b, bus_refused_total);
+    sources_due(&a->sources, s); /* others are to notice, even if nothing follows */
+}
+
+static void
+pend_fate(struct across *a, uint64_t at, enum bus_fate fate)
+{
+    struct pend *r = pends_at(&a->pubs, at);
+    struct broker *b = a->b;
+    source_fate(a, sources_at(&a->sources, r->source), fate);
+    struct chan *ch = r->echo ? pool_find(&b->chans, r->chan, r->chan_gen) : NULL;
+    if (r->answers)
+        peer_resolve(b, r->peer, r->peer_gen, r->answer, fate == BUS_TAKEN ? ERR_NONE : ERR_BUS_REFUSED);
+    r->answers = false;
+    r->fated = true;
+    if (fate != BUS_TAKEN && ch != NULL)
+        echo_deliver(a, ch->across, r->number); /* nothing will come back */
+    else
+        pub_end(a, r, at);
+}
+
+/* Its source may have been forgotten meanwhile; a mark too many does no harm. */
+static void
+mark_fate(struct across *a, struct source *s, enum bus_fate fate)
+{
+    if (s->head.next != POOL_LIVE || fate == BUS_TAKEN)
+        return;
+    if (fate == BUS_DROPPED)
+        sources_due(&a->sources, s);
+    else
+        sources_said(&a->sources, s, a->b->now); /* again after a heartbeat */
+}
+
+static void
+on_fate(void *arg, struct bus_topic topic, uint64_t token, enum bus_fate fate)
+{
+    struct across *a = ((struct broker *)arg)->across;
+    (void)topic;
+    switch ((enum token_kind)(token >> 62)) {
+    case TOKEN_CONTROL:
+        a->ask_again |= fate != BUS_TAKEN;
+        a->back_wanted |= fate != BUS_TAKEN && TOKEN_REST(token) == 1;
+        break;
+    case TOKEN_MARK:
+        mark_fate(a, sources_at(&a->sources, (uint32_t)TOKEN_REST(token)), fate);
+        break;
+    case TOKEN_PLAIN: source_fate(a, sources_at(&a->sources, (uint32_t)TOKEN_REST(token)), fate); break;
+    case TOKEN_PEND: pend_fate(a, TOKEN_REST(token), fate); break;
+    }
+}
+
+/* -- hearing -- */
+
+static struct heard *
+heard_find(struct across_chan *ac, uint32_t origin, uint32_t gen)
+{
+    struct heard *h = ac->heard;
+    uint32_t hint = ac->heard_hint;
+    if (LIKELY(hint < ac->heard_count && h[hint].origin == origin && h[hint].gen == gen))
+        return &h[hint];
+    for (uint32_t i = 0; i < ac->heard_count; i++)
+        if (h[i].origin == origin && h[i].gen == gen) {
+            ac->heard_hint = i;
+            return &h[i];
+        }
+    return NULL;
+}
+
+/* Those of origins that nobody has heard for so long that the table forgot them. */
+static void
+heard_sweep(struct across *a, struct across_chan *ac)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < ac->heard_count; i++)
+        if (pool_find(&a->origins.pool, ac->heard[i].origin, ac->heard[i].gen) != NULL)
+            ac->heard[kept++] = ac->heard[i];
+    a->heard_count -= ac->heard_count - kept;
+    ac->heard_count = kept;
+}
+
+/* NULL when memory is out or bus.max_followed reached: then nobody can tell what is missing. */
+static struct heard *
+heard_add(struct across *a, struct across_chan *ac, const struct origin *o)
+{
+    if (ac->heard_count == ac->heard_cap)
+        heard_sweep(a, ac);
+    if (a->heard_count >= a->b->conf->bus_max_followed)
+        return NULL;
+    if (ac->heard_count == ac->heard_cap) {
+        uint32_t cap = ac->heard_cap ? ac->heard_cap * 2 : 2;
+        struct heard *v = realloc(ac->heard, cap * sizeof *v);
+        if (v == NULL)
+            return NULL;
+        ac->heard = v;
+        ac->heard_cap = cap;
+    }
+    a->heard_count++;
+    struct heard *h = &ac->heard[ac->heard_count++];
+    *h = (struct heard){.origin = origins_slot(&a->origins, o), .gen = o->head.gen};
+    return h;
+}
+
+static void
+gap(struct across *a, struct across_chan *ac, uint64_t count)
+{
+    if (count == 0)
+        COUNT(a->b, bus_unknown_gaps_total);
+    chan_gap(a->b, ac->ch, count);
+}
+
+/* Number of the last message that should have come before this envelope. */
+static uint64_t
+before(const struct envelope *e)
+{
+    return e->kind == ENVELOPE_MARK ? e->number : e->number - 1;
+}
+
+/* The first word of an origin on this channel (ADR 0011, 4). */
+static void
+first_word(struct across *a, struct across_chan *ac, const struct envelope *e)
+{
+    bool again = (e->flags & ENVELOPE_AGAIN) != 0, rejoin = again || (e->flags & ENVELOPE_REJOIN) != 0;
+    uint64_t known = again ? before(e) - MIN(e->behind, before(e)) : before(e);
+    bool settled = ac->settled.ns != 0 && mono_reached(a->b->now, ac->settled);
+    if (settled && !rejoin)
+        known = 0; /* it has begun since we listen */
+    if (settled && ac->lost && ((rejoin && known > 0) || e->stretch != 1))
+        gap(a, ac, 0);
+    if (before(e) > known)
+        gap(a, ac, before(e) - known);
+}
+
+/* False: heard before. */
+static bool
+next_word(struct across *a, struct across_chan *ac, struct heard *h, const struct envelope *e)
+{
+    uint64_t known = h->last;
+    if (e->stretch != h->stretch) {
+        if (e->stretch != 0 && e->stretch < h->stretch)
+            return false;
+        if (h->losses != ac->losses)
+            gap(a, ac, 0); /* the end of the last stretch: nobody knows any more */
+        known = 0;
+    } else if (before(e) < known) {
+        return false;
+    }
+    if (before(e) > known)
+        gap(a, ac, before(e) - known);
+    return true;
+}
+
+/* Looks for holes before this envelope and remembers it. False: it was heard before. */
+static bool
+follow(struct across *a, struct across_chan *ac, const struct envelope *e)
+{
+    const struct origin *o = origins_want(&a->origins, &e->origin, a->b->now);
+    if (o == NULL) {
+        gap(a, ac, 0);
+        return true;
+    }
+    struct heard *h = heard_find(ac, origins_slot(&a->origins, o), o->head.gen);
+    if (h == NULL) {
+        first_word(a, ac, e);
+        h = heard_add(a, ac, o);
+    } else if (!next_word(a, ac, h, e)) {
+        return false;
+    }
+    if (h == NULL) {
+        COUNT(a->b, bus_unfollowed_total);
+        gap(a, ac, 0);
+        return true;
+    }
+    if (e->stretch != 0) {
+        h->stretch = e->stretch;
+        h->last = e->number;
+    }
+    h->losses = ac->losses;
+    return true;
+}
+
+/* What clients are sent must be what a client could have said. */
+static bool
+is_deliverable(const struct broker *b, const struct envelope *e)
+{
+    bool deep;
+    if (e->body.n + 16 > lane_max_payload((uint32_t)b->conf->lane_bytes))
+        return false;
+    if (!(e->flags & ENVELOPE_HAS_DATA))
+        return e->body.n == 0;
+    return json_valid(e->body, JSON_DEPTH_MAX, &deep) && utf8_valid(e->body);
+}
+
+static void
+on_own(struct across *a, struct across_chan *ac, const struct envelope *e)
+{
+    COUNT(a->b, bus_echoes_total);
+    if (e->kind != ENVELOPE_MESSAGE || ac->echo_first == 0)
+        return;
+    const struct pend *r = pends_at(&a->pubs, ac->echo_first);
+    if (sources_at(&a->sources, r->source)->stretch == e->stretch)
+        echo_deliver(a, ac, e->number);
+}
+
+static void
+on_others(struct across *a, struct across_chan *ac, const struct envelope *e)
+{
+    struct broker *b = a->b;
+    if (!follow(a, ac, e)) {
+        COUNT(b, bus_duplicates_total);
+        return;
+    }
+    if (e->kind != ENVELOPE_MESSAGE)
+        return;
+    COUNT(b, bus_received_total);
+    if (LIKELY(is_deliverable(b, e))) {
+        chan_deliver(b, ac->ch, (e->flags & ENVELOPE_HAS_DATA) != 0, e->body);
+        return;
+    }
+    COUNT(b, bus_bad_total);
+    gap(a, ac, 1);
+}
+
+static bool
+is_read(struct across *a, struct view bytes, struct envelope *e)
+{
+    switch (envelope_get(bytes, e)) {
+    case ENVELOPE_OK: return true;
+    case ENVELOPE_FOREIGN: COUNT(a->b, bus_foreign_total); return false;
+    case ENVELOPE_UNKNOWN: COUNT(a->b, bus_unknown_total); return false;
+    case ENVELOPE_BAD: COUNT(a->b, bus_bad_total); return false;
+    }
+    return false;
+}
+
+static void
+on_control(struct across *a, const struct envelope *e)
+{
+    if (e->kind == ENVELOPE_ASK)
+        on_ask(a, e);
+    else if (e->kind == ENVELOPE_HOST && a->on_heartbeat != NULL)
+        a->on_heartbeat(a->b, e);
+}
+
+static void
+on_message(void *arg, struct bus_topic topic, struct view bytes)
+{
+    struct across *a = ((struct broker *)arg)->across;
+    struct envelope e;
+    struct chan *ch = topic.kind == BUS_CHANNEL ? chan_find(a->b, topic.name) : NULL;
+    if (topic.kind == BUS_CHANNEL && (ch == NULL || ch->across == NULL || !ch->across->begun))
+        return; /* left meanwhile */
+    if (!is_read(a, bytes, &e))
+        return;
+    if (topic.kind == BUS_CONTROL)
+        on_control(a, &e);
+    else if (e.kind != ENVELOPE_MESSAGE && e.kind != ENVELOPE_MARK)
+        COUNT(a->b, bus_bad_total);
+    else if (memcmp(&e.origin, &a->self, sizeof a->self) == 0)
+        on_own(a, ch->across, &e);
+    else
+        on_others(a, ch->across, &e);
+}
+
+/* -- topics -- */
+
+/* Its subscribes have waited for this. A wait that ended with its time was taken out before. */
+static void
+waits_end(struct across *a, struct across_chan *ac)
+{
+    for (uint64_t at = ac->wait_first, next; at != 0; at = next) {
+        struct pend *r = pends_at(&a->subs, at);
+        next = r->next;
+        peer_resolve(a->b, r->peer, r->peer_gen, r->answer, ERR_NONE);
+        pends_end(&a->subs, at);
+    }
+    ac->wait_first = ac->wait_last = 0;
+}
+
+static void
+on_joined(void *arg, struct bus_topic topic)
+{
+    struct broker *b = arg;
+    struct across *a = b->across;
+    if (topic.kind == BUS_CONTROL) {
+        a->epoch++;
+        a->control_is_up = true;
+        a->ask_again = a->back_wanted = true;
+        return;
+    }
+    struct chan *ch = chan_find(b, topic.name);
+    struct across_chan *ac = ch != NULL ? ch->across : NULL;
+    if (ac == NULL)
+        return;
+    ac->confirmed = ac->begun = true;
+    ask_in(a, ac);
+    waits_end(a, ac);
+}
+
+static void
+on_lost(void *arg, struct bus_topic topic)
+{
+    struct broker *b = arg;
+    struct chan *ch = topic.kind == BUS_CHANNEL ? chan_find(b, topic.name) : NULL;
+    struct across_chan *ac = ch != NULL ? ch->across : NULL;
+    if (ac == NULL || !ac->confirmed)
+        return;
+    ac->confirmed = false;
+    ac->losses++;
+    line_out(ac);
+    echo_deliver(b->across, ac, UINT64_MAX);
+    if (ac->settled.ns != 0 && mono_reached(b->now, ac->settled)) {
+        ac->lost = true;
+        return;
+    }
+    /* Who had not answered yet can't be followed: it begins anew. */
+    gap(b->across, ac, 0);
+    ac->lost = false;
+    ac->settled = (struct mono){0};
+}
+
+static void
+on_state(void *arg, enum bus_state state, const char *why)
+{
+    struct broker *b = arg;
+    struct across *a = b->across;
+    if (a->state != BUS_UP)
+        COUNT_N(b, bus_away_ms_total, mono_since_ms(b->now, a->since));
+    a->since = b->now;
+    a->control_is_up = state == BUS_UP;
+    a->state = state;
+    GAUGE(b, bus_state, state);
+    log_info("bus-state", "state=%s why=\"%s\"", bus_state_str(state), why != NULL ? why : "");
+}
+
+/* -- wanting -- */
+
+static enum across_rc
+wait_for_bus(struct across *a, struct peer *p, struct across_chan *ac, struct interest i)
+{
+    struct broker *b = a->b;
+    uint64_t at = pends_put(&a->subs, 0);
+    if (at == 0)
+        return ACROSS_LATER;
+    struct pend *r = pends_at(&a->subs, at);
+    r->since = b->now;
+    r->answers = true;
+    r->peer = peer_slot(b, p);
+    r->peer_gen = p->head.gen;
+    r->answer = peer_defer(p);
+    r->chan = pool_slot(&b->chans, ac->ch);
+    r->chan_gen = ac->ch->head.gen;
+    r->ring_chan = i.chan;
+    r->ring_gen = i.gen;
+    if (ac->wait_first == 0)
+        ac->wait_first = at;
+    else
+        pends_at(&a->subs, ac->wait_last)->next = at;
+    ac->wait_last = at;
+    return ACROSS_WAITS;
+}
 
 bool
-across_open(struct broker *b, const struct bus_ops *ops, struct conf_error *err)
+across_has_room(const struct broker *b, const struct peer *p)
 {
-    b->bus_wait_ms = UINT32_MAX;
-    b->bus = ops->open(b->conf, &b->ring, b->metrics, &ears, b, err);
-    return b->bus != NULL;
+    return pends_has_room(&b->across->subs, 0) && peer_can_defer(p);
+}
+
+static bool
+want(struct across *a, struct chan *ch)
+{
+    struct across_chan *ac = calloc(1, sizeof *ac);
+    if (ac == NULL || !a->bus->ops->join(a->bus, (struct bus_topic){BUS_CHANNEL, chan_name(ch)})) {
+        free(ac);
+        return false;
+    }
+    ac->ch = ch;
+    ac->source = POOL_NONE;
+    ch->across = ac;
+    return true;
+}
+
+enum across_rc
+across_subscribe(struct broker *b, struct peer *p, struct chan *ch, struct interest i, bool wants_answer,
+    enum error_id *err)
+{
+    struct across *a = b->across;
+    *err = ERR_NONE;
+    if (ch->across == NULL && !want(a, ch)) {
+        *err = ERR_BROKER_CHANNELS;
+        return ACROSS_DONE;
+    }
+    if (!wants_answer || ch->across->confirmed || b->conf->bus_subscribe_wait == 0)
+        return ACROSS_DONE;
+    return wait_for_bus(a, p, ch->across, i);
 }
 
 void
-across_close(struct broker *b)
+across_forget(struct broker *b, struct chan *ch)
 {
-    if (b->bus != NULL)
-        b->bus->ops->close(b->bus);
-    b->bus = NULL;
+    struct across *a = b->across;
+    struct across_chan *ac = ch->across;
+    waits_end(a, ac);
+    for (uint64_t at = ac->echo_first, next; at != 0; at = next) {
+        struct pend *r = pends_at(&a->pubs, at);
+        next = r->next;
+        sources_at(&a->sources, r->source)->echoes--;
+        r->echo = false;
+        pub_end(a, r, at);
+    }
+    line_out(ac);
+    a->bus->ops->leave(a->bus, (struct bus_topic){BUS_CHANNEL, chan_name(ch)});
+    a->heard_count -= ac->heard_count;
+    free(ac->heard);
+    free(ac);
+    ch->across = NULL;
 }
+
+/* -- deadlines -- */
+
+/* The bus has not confirmed the channel in time. */
+static void
+sub_late(struct across *a, uint64_t at)
+{
+    struct broker *b = a->b;
+    struct pend r = *pends_at(&a->subs, at);
+    struct chan *ch = pool_at(&b->chans, r.chan);
+    struct across_chan *ac = ch->across; /* it is there: across_forget ends what waits for it */
+    ac->wait_first = r.next;             /* and it is the oldest of it */
+    if (ac->wait_first == 0)
+        ac->wait_last = 0;
+    pends_end(&a->subs, at);
+    COUNT(b, bus_unconfirmed_total);
+    bool ok = is_word(b->conf->bus_unconfirmed, "ack");
+    peer_resolve(b, r.peer, r.peer_gen, r.answer, ok ? ERR_NONE : ERR_BUS_UNCONFIRMED);
+    if (!ok)
+        peer_unwant(b, r.peer, r.peer_gen, r.ring_chan, r.ring_gen);
+}
+
+/* The bus has not said what became of a message, or not sent it back. */
+static void
+pub_late(struct across *a, uint64_t at)
+{
+    struct broker *b = a->b;
+    struct pend *r = pends_at(&a->pubs, at);
+    if (r->answers) {
+        COUNT(b, bus_unconfirmed_total);
+        peer_resolve(b, r->peer, r->peer_gen, r->answer, ERR_BUS_UNCONFIRMED);
+        r->answers = false;
+    }
+    if (r->echo) {
+        COUNT(b, bus_late_echoes_total);
+        echo_deliver(a, ((struct chan *)pool_at(&b->chans, r->chan))->across, r->number);
+    } else {
+        pub_end(a, r, at);
+    }
+}
+
+static struct mono
+ago(struct mono now, uint64_t ms)
+{
+    return (struct mono){now.ns - MIN(now.ns, ms * 1000000)};
+}
+
+static void
+look_at_deadlines(struct across *a)
+{
+    const struct conf *conf = a->b->conf;
+    for (uint64_t at; (at = pends_late(&a->subs, ago(a->b->now, conf->bus_subscribe_wait))) != 0;)
+        sub_late(a, at);
+    for (uint64_t at; (at = pends_late(&a->pubs, ago(a->b->now, conf->bus_ack_wait))) != 0;)
+        pub_late(a, at);
+}
+
+/* Who of those heard before the link was lost has not been heard since? */
+static void
+judge(struct across *a, struct across_chan *ac)
+{
+    bool missing = false;
+    for (uint32_t i = 0; i < ac->heard_count; i++) {
+        missing |= ac->heard[i].losses != ac->losses;
+        ac->heard[i].losses = ac->losses;
+    }
+    if (missing)
+        gap(a, ac, 0);
+}
+
+static void
+judge_some(struct across *a)
+{
+    for (unsigned n = 0; n < MARKS_A_TURN && a->judges.ask_next != &a->judges; n++) {
+        struct across_chan *ac = a->judges.ask_next;
+        if (!mono_reached(a->b->now, ac->judge_at))
+            return;
+        line_out(ac);
+        judge(a, ac);
+    }
+}
+
+/* -- the turn -- */
 
 void
 across_turn(struct broker *b)
 {
-    b->bus_wait_ms = b->bus->ops->turn(b->bus, b->now);
+    struct across *a = b->across;
+    if (LIKELY(a == NULL)) {
+        b->bus_wait_ms = UINT32_MAX;
+        return;
+    }
+    if (mono_since_ms(b->now, a->seen) > STALL_MS)
+        a->epoch++;
+    a->seen = b->now;
+    if (UNLIKELY(a->back_wanted) && a->control_is_up)
+        say_back(a);
+    if (UNLIKELY(a->ask_again) && mono_reached(b->now, a->ask_again_at))
+        ask_again(a);
+    for (unsigned n = 0; n < ASKS_A_TURN && can_ask(a) && ask_some(a); n++)
+        ;
+    marks_due(a);
+    marks_quiet(a);
+    judge_some(a);
+    look_at_deadlines(a);
+    GAUGE(b, bus_sources, a->sources.pool.live);
+    GAUGE(b, bus_followed, a->heard_count);
+    uint32_t ms = a->bus->ops->turn(a->bus, b->now);
+    if (a->sources.due_first != POOL_NONE || a->ask_again)
+        ms = MIN(ms, (uint32_t)MARK_MS / 2);
+    b->bus_wait_ms = can_ask(a) ? 0 : ms;
 }
 
 bool
 across_is_idle(const struct broker *b)
 {
-    (void)b;
-    return true;
+    return b->across == NULL || b->across->waiting == 0;
+}
+
+/* -- making it -- */
+
+struct envelope_origin
+across_self(const struct broker *b)
+{
+    return b->across->self;
+}
+
+void
+across_hear_hosts(struct broker *b, void (*on_heartbeat)(struct broker *, const struct envelope *))
+{
+    b->across->on_heartbeat = on_heartbeat;
+}
+
+bool
+across_say_host(struct broker *b, struct view body)
+{
+    struct across *a = b->across;
+    struct envelope e = {.kind = ENVELOPE_HOST, .origin = a->self};
+    return a->bus->ops->is_up(a->bus, control) && say(a, control, &e, body, TOKEN(TOKEN_CONTROL, 0));
+}
+
+/* The same host after a restart, another one elsewhere: from the machine's id (systemd: machine-id(5)) or else its
+ * name, run.dir and host.name. */
+static void
+host_id(const struct conf *conf, uint8_t id[8])
+{
+    char text[1024];
+    struct utsname u = {0};
+    char machine[64] = "";
+    int fd = file_open("/etc/machine-id");
+    ssize_t n = fd >= 0 ? read(fd, machine, sizeof machine - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (n < 32)
+        (void)uname(&u);
+    int len = snprintf(text, sizeof text, "%s|%s|%s|%s", n < 32 ? "" : machine, u.nodename, conf->run_dir, conf->host_name);
+    uint64_t hash = XXH3_64bits(text, MIN((size_t)MAX(len, 0), sizeof text - 1));
+    memcpy(id, &hash, 8);
+}
+
+static const struct bus_ears ears = {on_message, on_joined, on_lost, on_fate, on_state};
+
+static bool
+across_init(struct across *a, struct broker *b, struct conf_error *err)
+{
+    a->b = b;
+    a->asks.ask_prev = a->asks.ask_next = &a->asks;
+    a->judges.ask_prev = a->judges.ask_next = &a->judges;
+    a->epoch = 1;
+    a->seen = a->since = b->now;
+    a->state = BUS_DOWN;
+    a->order_bus = is_word(b->conf->bus_order, "bus");
+    a->self.broker = b->index;
+    host_id(b->conf, a->self.host);
+    bool ok = getrandom(&a->self.epoch, sizeof a->self.epoch, 0) == sizeof a->self.epoch &&
+        origins_init(&a->origins, b->seed) && sources_init(&a->sources, (uint32_t)b->conf->bus_max_sources) &&
+        pends_init(&a->pubs, PUBS_BYTES) && pends_init(&a->subs, SUBS_BYTES);
+    return ok || conf_fail(err, "can't begin: memory for bus.max_sources is out");
+}
+
+bool
+across_open(struct broker *b, const struct bus_ops *ops, struct conf_error *err)
+{
+    b->bus_wait_ms = UINT32_MAX;
+    if (ops != &bus_none) {
+        b->across = calloc(1, sizeof *b->across);
+        if (b->across == NULL || !across_init(b->across, b, err))
+            return b->across != NULL || conf_fail(err, "can't begin: memory is out");
+    }
+    b->bus = ops->open(b->conf, &b->ring, b->metrics, &ears, b, err);
+    if (b->bus == NULL || b->across == NULL)
+        return b->bus != NULL;
+    b->across->bus = b->bus;
+    GAUGE(b, bus_state, b->bus->state);
+    return b->bus->ops->join(b->bus, control) || conf_fail(err, "can't begin: memory is out");
+}
+
+void
+across_close(struct broker *b)
+{
+    struct across *a = b->across;
+    for (uint32_t i = 0; a != NULL && b->chans.mem != NULL && i < b->chans.used; i++) {
+        struct chan *ch = pool_at(&b->chans, i);
+        if (ch->head.next == POOL_LIVE && ch->across != NULL)
+            across_forget(b, ch);
+    }
+    if (b->bus != NULL)
+        b->bus->ops->close(b->bus);
+    b->bus = NULL;
+    if (a == NULL)
+        return;
+    origins_fini(&a->origins);
+    sources_fini(&a->sources);
+    pends_fini(&a->pubs);
+    pends_fini(&a->subs);
+    free(a);
+    b->across = NULL;
 }

@@ -151,7 +151,7 @@ each_peer(struct broker *b, void (*fn)(struct broker *, struct peer *))
 static void
 drain_peer(struct broker *b, struct peer *p)
 {
-    if (p->state == PEER_UP && p->overflow.n > 0)
+    if (p->state == PEER_UP && (p->overflow.n > 0 || p->missing))
         peer_catch_up(b, p);
     if (p->state == PEER_UP && peer_drain(b, p, DRAIN_RECORDS))
         b->busy = true;
@@ -214,7 +214,7 @@ all_asleep(struct broker *b)
         struct peer *p = peer_at(b, i);
         if (p->head.next != POOL_LIVE || p->state != PEER_UP)
             continue;
-        if (p->stuck)
+        if (p->stuck || p->missing)
             b->stuck = true; /* the ring it waits for will ring; look again soon all the same */
         else if (!lane_sleep(&p->in))
             return false;

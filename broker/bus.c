@@ -16,5 +16,6 @@ bus_state_str(enum bus_state s)
 const struct bus_ops *
 bus_chosen(const struct conf *conf)
 {
-    return conf->redis_url.n > 0 ? &bus_redis : &bus_none;
+    (void)conf;
+    return &bus_none;
 }

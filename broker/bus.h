@@ -31,7 +31,7 @@ struct bus_topic {
 enum bus_state {
     BUS_NONE,   /* one host: there is nobody to tell */
     BUS_DOWN,   /* nothing can be sent or heard */
-    BUS_PARTLY, /* some servers can't be reached, or not all topics are confirmed yet */
+    BUS_PARTLY, /* some servers can't be reached, or not all topics are confirmed again after a lost link */
     BUS_UP,
 };
 const char *bus_state_str(enum bus_state s);
@@ -68,9 +68,10 @@ struct bus_ops {
     bool (*join)(struct bus *, struct bus_topic) MUST_CHECK;
     void (*leave)(struct bus *, struct bus_topic);
     /* Publishes `head` and `body` as one. Copied. What can't be sent waits, in order, up to redis.out_queue. What was
-     * under way when a link was lost is sent again: it may arrive twice, and then its byte BUS_AGAIN_AT has the bit
-     * BUS_AGAIN set: who hears the topic for the first time is not to take it for a hole. False: larger than the bus
-     * takes, or memory is out; then there is no on_fate. */
+     * under way when a link was lost is sent again: it may arrive twice. What was given to the bus before it noticed
+     * the loss and is sent after the return has the bit BUS_AGAIN set in its byte BUS_AGAIN_AT: what came before it
+     * may have given way, and who hears the topic for the first time is not to take it for a hole. False: larger than
+     * the bus takes, or memory is out; then there is no on_fate. */
     bool (*publish)(struct bus *, struct bus_topic, struct view head, struct view body, uint64_t token) MUST_CHECK;
     /* Whether a publish to the topic would leave at once: its server is reached, and nothing waits for a link. */
     bool (*is_up)(const struct bus *, struct bus_topic);
@@ -91,7 +92,7 @@ struct bus {
     uint64_t *metrics;
     const struct bus_ears *ears;
     void *arg;
-    enum bus_state state;
+    enum bus_state state; /* w: the bus, before it tells on_state */
 };
 
 #define BUS(name, schemes, sentence) extern const struct bus_ops bus_##name;

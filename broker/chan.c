@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
+#include "broker/across.h"
 #include "broker/metrics.h"
 #include "broker/peer.h"
 
@@ -38,14 +39,14 @@ chans_fini(struct broker *b)
     free(b->table);
 }
 
-static uint32_t
-name_hash(const struct broker *b, struct view name)
+uint32_t
+chan_hash(const struct broker *b, struct view name)
 {
     return (uint32_t)XXH3_64bits_withSeed(name.p, name.n, b->seed);
 }
 
-static struct chan *
-find_hashed(struct broker *b, struct view name, uint32_t hash)
+struct chan *
+chan_find_hashed(struct broker *b, struct view name, uint32_t hash)
 {
     for (uint32_t i = b->table[hash & b->mask]; i != POOL_NONE;) {
         struct chan *ch = chan_at(b, i);
@@ -59,7 +60,7 @@ find_hashed(struct broker *b, struct view name, uint32_t hash)
 struct chan *
 chan_find(struct broker *b, struct view name)
 {
-    return find_hashed(b, name, name_hash(b, name));
+    return chan_find_hashed(b, name, chan_hash(b, name));
 }
 
 /* Doubles the buckets once there are as many channels. If memory is out it only gets slower. */
@@ -87,8 +88,8 @@ table_grow(struct broker *b)
 struct chan *
 chan_want(struct broker *b, struct view name)
 {
-    uint32_t hash = name_hash(b, name);
-    struct chan *ch = find_hashed(b, name, hash);
+    uint32_t hash = chan_hash(b, name);
+    struct chan *ch = chan_find_hashed(b, name, hash);
     if (ch != NULL)
         return ch;
     table_grow(b);
@@ -117,6 +118,8 @@ chan_free(struct broker *b, struct chan *ch)
     while (*at != slot)
         at = &chan_at(b, *at)->bucket_next;
     *at = ch->bucket_next;
+    if (ch->across != NULL)
+        across_forget(b, ch);
     if (ch->cap > 1)
         free(ch->many);
     free(ch->name);
@@ -188,22 +191,25 @@ message_put(struct broker *b, struct interest i, uint64_t seq, bool has_data, st
     COUNT(b, deliveries_total);
 }
 
-void
-chan_gap(struct broker *b, struct chan *ch, uint64_t count)
+static void
+gap_put(struct broker *b, struct interest i, uint64_t count)
+{
+    uint8_t *p = peer_put(b, peer_at(b, i.peer), IPC_GAP, 0, 0, 16);
+    if (p == NULL)
+        return;
+    memcpy(p, &i.chan, 4);
+    memcpy(p + 4, &i.gen, 4);
+    memcpy(p + 8, &count, 8);
+}
+
+bool
+chan_has_room(struct broker *b, struct chan *ch, size_t n)
 {
     const struct interest *v = chan_interests(ch);
-    COUNT(b, gaps_total);
-    COUNT_N(b, gap_messages_total, count);
-    for (unsigned k = 0; k < ch->count; k++) {
-        uint8_t *p = peer_put(b, peer_at(b, v[k].peer), IPC_GAP, 0, 0, 16);
-        if (p == NULL) {
-            COUNT(b, dropped_total);
-            continue;
-        }
-        memcpy(p, &v[k].chan, 4);
-        memcpy(p + 4, &v[k].gen, 4);
-        memcpy(p + 8, &count, 8);
-    }
+    for (unsigned k = 0; k < ch->count; k++)
+        if (!peer_has_room(b, peer_at(b, v[k].peer), (uint32_t)(16 + n)))
+            return false;
+    return true;
 }
 
 enum chan_rc
@@ -211,10 +217,9 @@ chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, s
 {
     struct chan *ch = chan_find(b, name);
     if (ch != NULL) {
+        if (!chan_has_room(b, ch, data.n))
+            return CHAN_BLOCKED;
         const struct interest *v = chan_interests(ch);
-        for (unsigned k = 0; k < ch->count; k++)
-            if (!peer_has_room(b, peer_at(b, v[k].peer), (uint32_t)(16 + data.n)))
-                return CHAN_BLOCKED;
         ch->seq++;
         for (unsigned k = 0; k < ch->count; k++) {
             struct peer *p = peer_at(b, v[k].peer);
@@ -228,4 +233,72 @@ chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, s
     COUNT(b, publishes_total);
     COUNT_N(b, publish_bytes_total, data.n);
     return CHAN_OK;
+}
+
+/* -- what comes from other hosts: nobody can be told to stop -- */
+
+#define MISSED_UNKNOWN UINT32_MAX /* nobody knows how many */
+
+static void
+miss(struct broker *b, struct interest *i, uint64_t count)
+{
+    if (count == 0 || i->missed == MISSED_UNKNOWN)
+        i->missed = MISSED_UNKNOWN;
+    else
+        i->missed = (uint32_t)MIN(i->missed + count, (uint64_t)MISSED_UNKNOWN);
+    peer_at(b, i->peer)->missing = true;
+}
+
+bool
+chan_tell_missed(struct broker *b, struct interest *i)
+{
+    if (i->missed == 0)
+        return true;
+    if (!peer_has_room(b, peer_at(b, i->peer), 16))
+        return false;
+    gap_put(b, *i, i->missed == MISSED_UNKNOWN ? 0 : i->missed);
+    i->missed = 0;
+    return true;
+}
+
+void
+chan_deliver(struct broker *b, struct chan *ch, bool has_data, struct view data)
+{
+    struct interest *v = chan_interests(ch);
+    ch->seq++;
+    for (unsigned k = 0; k < ch->count; k++) {
+        struct peer *p = peer_at(b, v[k].peer);
+        bool room = peer_has_room(b, p, (uint32_t)(16 + data.n));
+        if (LIKELY(room && (v[k].missed == 0 || chan_tell_missed(b, &v[k])))) {
+            message_put(b, v[k], ch->seq, has_data, data);
+            continue;
+        }
+        COUNT(b, missed_full_total);
+        miss(b, &v[k], 1);
+    }
+}
+
+void
+chan_slow(struct broker *b, struct chan *ch, uint32_t from)
+{
+    const struct interest *v = chan_interests(ch);
+    for (unsigned k = 0; k < ch->count; k++) {
+        struct peer *p = peer_at(b, v[k].peer);
+        if (UNLIKELY(peer_is_behind(b, p) || peer_is_busy(p, v[k].chan)))
+            peer_xoff(b, p, from, chan_name(ch));
+    }
+}
+
+void
+chan_gap(struct broker *b, struct chan *ch, uint64_t count)
+{
+    struct interest *v = chan_interests(ch);
+    COUNT(b, gaps_total);
+    COUNT_N(b, gap_messages_total, count);
+    for (unsigned k = 0; k < ch->count; k++) {
+        if (chan_tell_missed(b, &v[k]) && peer_has_room(b, peer_at(b, v[k].peer), 16))
+            gap_put(b, v[k], count);
+        else
+            miss(b, &v[k], count);
+    }
 }

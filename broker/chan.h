@@ -10,6 +10,7 @@
 struct interest {
     uint32_t peer;     /* slot */
     uint32_t chan, gen;
+    uint32_t missed;   /* messages of other hosts that its ring had no room for and has not been told of */
 };
 
 struct chan {
@@ -24,6 +25,7 @@ struct chan {
         struct interest *many;
     };
     uint8_t *name;
+    struct across_chan *across; /* what is known of its other hosts; NULL without a bus */
 };
 
 bool chans_init(struct broker *b) MUST_CHECK;
@@ -41,8 +43,11 @@ chan_interests(struct chan *ch)
     return ch->cap <= 1 ? &ch->one : ch->many;
 }
 
+/* What names are found by, here and in broker/sources. */
+uint32_t chan_hash(const struct broker *b, struct view name);
 /* The channel, or NULL if no ring wants it. */
 struct chan *chan_find(struct broker *b, struct view name);
+struct chan *chan_find_hashed(struct broker *b, struct view name, uint32_t hash);
 /* The same, made if need be; NULL at broker.max_channels or when memory is out. */
 struct chan *chan_want(struct broker *b, struct view name);
 /* Adds a ring's interest, or renews its handle. False when memory is out. */
@@ -57,8 +62,15 @@ enum chan_rc {
 /* Numbers a message and writes it for each ring that wants it: all of them or, when BLOCKED, none.
  * `from` is the peer it came from, who is told to stop (XOFF) when a ring falls behind. */
 enum chan_rc chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, struct view data);
-/* Writes for each ring that wants the channel that `count` messages (0: nobody knows how many) of other hosts, which
- * would stand here, did not come. Bookkeeping: it needs no room, and a ring that it can't be written for begins anew. */
+/* The steps of chan_publish, for broker/across. Whether each ring that wants it has room for a message of n bytes. */
+bool chan_has_room(struct broker *b, struct chan *ch, size_t n);
+/* Writes a message for each ring. One without room misses it and is told so (a gap) before its next one. */
+void chan_deliver(struct broker *b, struct chan *ch, bool has_data, struct view data);
+/* Tells `from` to stop if a ring that wants the channel has fallen behind. */
+void chan_slow(struct broker *b, struct chan *ch, uint32_t from);
+/* Tells each ring, in its place between messages, that `count` messages are missing; 0: nobody knows how many. */
 void chan_gap(struct broker *b, struct chan *ch, uint64_t count);
+/* Tells one ring what it missed for want of room, now that there is some. False: still not enough. */
+bool chan_tell_missed(struct broker *b, struct interest *i);
 
 #endif

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "broker/across.h"
 #include "broker/chan.h"
 #include "broker/metrics.h"
 #include "common/bug.h"
@@ -289,6 +290,23 @@ unblock(struct broker *b, struct peer *p)
     }
 }
 
+/* What it had no room for, channel by channel; what still has none stays for the next time. */
+static void
+tell_missed(struct broker *b, struct peer *p)
+{
+    uint32_t slot = peer_slot(b, p);
+    p->missing = false;
+    for (uint32_t i = 0; i < p->chan_of_cap && !p->missing; i++) {
+        if (p->chan_of[i] == 0)
+            continue;
+        struct chan *ch = pool_at(&b->chans, p->chan_of[i] - 1);
+        struct interest *v = chan_interests(ch);
+        for (unsigned k = 0; k < ch->count && !p->missing; k++)
+            if (v[k].peer == slot && v[k].chan == i)
+                p->missing = !chan_tell_missed(b, &v[k]);
+    }
+}
+
 void
 peer_catch_up(struct broker *b, struct peer *p)
 {
@@ -310,6 +328,8 @@ peer_catch_up(struct broker *b, struct peer *p)
         buf_free(&p->overflow);
         p->overflow_at = 0;
     }
+    if (UNLIKELY(p->missing) && p->overflow.n - p->overflow_at <= LOW(b))
+        tell_missed(b, p);
     if (p->blocked != NULL && p->busy_count == 0 && p->overflow.n - p->overflow_at <= LOW(b))
         unblock(b, p);
 }
@@ -333,6 +353,83 @@ tell_done(struct broker *b, struct peer *p)
     p->done = 0;
 }
 
+static void
+tell_one(struct broker *b, struct peer *p, enum error_id err)
+{
+    if (err == ERR_NONE) {
+        p->done++;
+        return;
+    }
+    tell_done(b, p);
+    uint8_t *at = peer_put(b, p, IPC_FAILED, 0, 0, 4);
+    uint32_t e = err;
+    if (at != NULL)
+        memcpy(at, &e, 4);
+}
+
+/* -- answers that wait -- */
+
+bool
+peer_can_defer(const struct peer *p)
+{
+    return p->answers.tail - p->answers.head < PEER_ANSWERS_MAX;
+}
+
+static bool
+answers_grow(struct answers *a)
+{
+    uint32_t cap = a->cap ? a->cap * 2 : 64;
+    uint16_t *v = malloc(cap * sizeof *v);
+    if (v == NULL)
+        return false;
+    for (uint64_t i = a->head; i < a->tail; i++)
+        v[i & (cap - 1)] = a->v[i & (a->cap - 1)];
+    free(a->v);
+    a->v = v;
+    a->cap = cap;
+    return true;
+}
+
+/* When memory is out nothing may be skipped: the ring has to begin anew. */
+static uint64_t
+answers_push(struct peer *p, uint16_t known)
+{
+    struct answers *a = &p->answers;
+    if (a->tail - a->head == a->cap && !answers_grow(a)) {
+        p->corrupt = true;
+        return UINT64_MAX;
+    }
+    a->v[a->tail & (a->cap - 1)] = known;
+    return a->tail++;
+}
+
+uint64_t
+peer_defer(struct peer *p)
+{
+    return answers_push(p, 0);
+}
+
+void
+peer_resolve(struct broker *b, uint32_t slot, uint32_t gen, uint64_t number, enum error_id err)
+{
+    struct peer *p = pool_find(&b->peers, slot, gen);
+    if (p == NULL || p->state != PEER_UP || number < p->answers.head || number >= p->answers.tail)
+        return;
+    p->answers.v[number & (p->answers.cap - 1)] = (uint16_t)(err + 1);
+}
+
+static void
+tell_known(struct broker *b, struct peer *p)
+{
+    struct answers *a = &p->answers;
+    for (; a->head < a->tail; a->head++) {
+        uint16_t known = a->v[a->head & (a->cap - 1)];
+        if (known == 0)
+            break;
+        tell_one(b, p, (enum error_id)(known - 1));
+    }
+}
+
 void
 peer_show(struct broker *b, struct peer *p)
 {
@@ -346,6 +443,8 @@ peer_flush(struct broker *b, struct peer *p)
 {
     if (p->state != PEER_UP)
         return;
+    if (UNLIKELY(p->answers.head != p->answers.tail))
+        tell_known(b, p);
     tell_done(b, p);
     if (lane_release(&p->in))
         p->bell_wanted = true;
@@ -370,15 +469,10 @@ answer(struct broker *b, struct peer *p, const struct lane_record *r, enum error
         log_warn("refused", "worker=%u ring=%u type=%u why=\"%s\"", p->worker, p->ring, r->type, error_message(err));
     if (!(r->flags & IPC_ANSWER))
         return;
-    if (err == ERR_NONE) {
-        p->done++;
-        return;
-    }
-    tell_done(b, p);
-    uint8_t *at = peer_put(b, p, IPC_FAILED, 0, 0, 4);
-    uint32_t e = err;
-    if (at != NULL)
-        memcpy(at, &e, 4);
+    if (LIKELY(p->answers.head == p->answers.tail))
+        tell_one(b, p, err);
+    else
+        answers_push(p, (uint16_t)(err + 1)); /* handle() saw to it that there is room */
 }
 
 static bool
@@ -419,6 +513,38 @@ forget(struct broker *b, struct peer *p, uint32_t ring_chan, const uint32_t *gen
     p->chan_of[ring_chan] = 0;
 }
 
+void
+peer_unwant(struct broker *b, uint32_t slot, uint32_t gen, uint32_t ring_chan, uint32_t ring_gen)
+{
+    struct peer *p = pool_find(&b->peers, slot, gen);
+    if (p != NULL && p->state == PEER_UP)
+        forget(b, p, ring_chan, &ring_gen);
+}
+
+static enum handled
+subscribe_across(struct broker *b, struct peer *p, const struct lane_record *r, struct chan *ch, struct interest i)
+{
+    enum error_id err;
+    enum across_rc rc = across_subscribe(b, p, ch, i, (r->flags & IPC_ANSWER) != 0, &err);
+    if (rc == ACROSS_DONE) {
+        if (err != ERR_NONE)
+            forget(b, p, i.chan, &i.gen);
+        answer(b, p, r, err);
+    }
+    return rc == ACROSS_LATER ? HANDLE_LATER : HANDLED;
+}
+
+static enum handled
+publish_across(struct broker *b, struct peer *p, const struct lane_record *r, struct view name, struct view data)
+{
+    enum error_id err;
+    enum across_rc rc =
+        across_publish(b, p, name, (r->flags & IPC_HAS_DATA) != 0, data, (r->flags & IPC_ANSWER) != 0, &err);
+    if (rc == ACROSS_DONE)
+        answer(b, p, r, err);
+    return rc == ACROSS_LATER ? HANDLE_LATER : HANDLED;
+}
+
 static enum handled
 on_subscribe(struct broker *b, struct peer *p, const struct lane_record *r, const uint8_t *payload)
 {
@@ -449,6 +575,8 @@ on_subscribe(struct broker *b, struct peer *p, const struct lane_record *r, cons
         answer(b, p, r, ERR_BROKER_CHANNELS);
         return HANDLED;
     }
+    if (b->across != NULL)
+        return subscribe_across(b, p, r, ch, i);
     answer(b, p, r, ERR_NONE);
     return HANDLED;
 }
@@ -499,6 +627,8 @@ on_publish(struct broker *b, struct peer *p, const struct lane_record *r, const 
     if (UNLIKELY(!b->settled))
         return HANDLE_LATER; /* a ring that has not said what it wants would miss it */
     struct view name = view_of(payload, r->aux), data = view_of(payload + r->aux, r->n - r->aux);
+    if (b->across != NULL)
+        return publish_across(b, p, r, name, data);
     if (chan_publish(b, peer_slot(b, p), name, (r->flags & IPC_HAS_DATA) != 0, data) == CHAN_BLOCKED)
         return HANDLE_LATER;
     answer(b, p, r, ERR_NONE);
@@ -508,6 +638,8 @@ on_publish(struct broker *b, struct peer *p, const struct lane_record *r, const 
 static enum handled
 handle(struct broker *b, struct peer *p, const struct lane_record *r, const uint8_t *payload)
 {
+    if (UNLIKELY((r->flags & IPC_ANSWER) && !peer_can_defer(p)))
+        return HANDLE_LATER;
     switch (r->type) {
     case IPC_SUBSCRIBE: return on_subscribe(b, p, r, payload);
     case IPC_UNSUBSCRIBE: return on_unsubscribe(b, p, r, payload);
@@ -602,6 +734,7 @@ peer_free(struct broker *b, struct peer *p)
     shm_unmap(p->seg, p->seg_bytes);
     buf_free(&p->overflow);
     free(p->chan_of);
+    free(p->answers.v);
     for (struct blocked *k = p->blocked, *next; k != NULL; k = next) {
         next = k->next;
         free(k);

@@ -18,6 +18,17 @@ enum peer_state {
 /* Channels of which a ring has too much to send at a time; of more it is only heard by its lane. */
 #define PEER_BUSY_MAX 64
 
+/* Requests of a ring whose answers wait (for the bus, or behind such). A ring that reaches it is not drained further. */
+#define PEER_ANSWERS_MAX 65536
+
+/* Answers not yet told, oldest first: what is known is told up to the first that is not. A request has the number
+ * at which it stands; numbers never come twice. */
+struct answers {
+    uint16_t *v;         /* 0: not known yet; else error + 1 */
+    uint32_t cap;        /* a power of two, or 0 */
+    uint64_t head, tail; /* told up to here; next number */
+};
+
 /* A publisher's ring that was told to stop publishing to a channel because this ring is behind. */
 struct blocked {
     struct blocked *next;
@@ -43,6 +54,8 @@ struct peer {
     int32_t pid;
     struct mono since;
     uint32_t done;          /* successes not yet told */
+    bool missing;           /* an interest of its holds messages that it had no room for (struct interest) */
+    struct answers answers;
     struct buf overflow;    /* whole records behind a full lane, in order */
     size_t overflow_at;     /* first byte not yet in the lane */
     uint32_t *chan_of;      /* the ring's channel number -> our channel's slot + 1 */
@@ -80,6 +93,13 @@ bool peer_is_behind(const struct broker *b, const struct peer *p);
 bool peer_is_busy(const struct peer *p, uint32_t chan);
 /* Tells `source` to stop publishing to the channel until `behind` has caught up. */
 void peer_xoff(struct broker *b, struct peer *behind, uint32_t source, struct view name);
+/* A request's answer comes later: its number for peer_resolve. Only while fewer than PEER_ANSWERS_MAX wait. */
+bool peer_can_defer(const struct peer *p);
+uint64_t peer_defer(struct peer *p);
+/* The answer to it. Nothing happens when the ring is gone. Told at the end of the turn, in its place. */
+void peer_resolve(struct broker *b, uint32_t slot, uint32_t gen, uint64_t number, enum error_id err);
+/* A ring's subscribe failed after its interest was noted: takes that back, if it is still the one of this handle. */
+void peer_unwant(struct broker *b, uint32_t slot, uint32_t gen, uint32_t ring_chan, uint32_t ring_gen);
 /* Overflow into the lane, as far as there is room; XON when it is low. */
 void peer_catch_up(struct broker *b, struct peer *p);
 /* End of the turn: tells successes, publishes indices, rings bells. */

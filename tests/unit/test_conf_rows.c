@@ -34,6 +34,9 @@ static const struct {
     {"worker.listen", {"tcp://:1", "tcp://[::1]:2,unix:/x", "tcp://host:3"}, NULL},
     {"worker.cpus", {"0", "0,0", "0,0,0"}, NULL},
     {"broker.cpus", {"0", "0,0", "0,0,0"}, NULL},
+    {"bus.order", {"bus", "local", "bus"}, NULL},
+    {"bus.ack", {"bus", "local", "bus"}, NULL},
+    {"bus.unconfirmed", {"error", "ack", "error"}, NULL},
     {"rate.packet_answer", {"error", "close", "delay"}, NULL},
     {"rate.byte_answer", {"error", "close", "delay"}, NULL},
     {"rate.subscribe_answer", {"error", "close", "delay"}, NULL},
@@ -369,6 +372,7 @@ what_breaks_a_rule_is_refused_likewise(void **state)
     } cases[] = {
         {"run.dir", "relative"}, {"worker.listen", "8000"}, {"worker.listen", "unix:relative"}, {"worker.cpus", "99999"},
         {"broker.cpus", "one"}, {"worker.recv_buffers", "500"}, {"lane.bytes", "100000"}, {"rate.packet_answer", "shrug"},
+        {"bus.order", "shrug"}, {"bus.ack", "shrug"}, {"bus.unconfirmed", "shrug"},
         {"rate.byte_answer", "shrug"}, {"rate.subscribe_answer", "shrug"}, {"rate.connect_answer", "delay"},
         {"http.trusted_proxies", "everybody"}, {"http.client_field", "x-real-ip"}, {"http.origins", "example.com"},
         {"tls.min_version", "1.1"}, {"tls.client_verify", "maybe"}, {"sc.path", "relative"}, {"sc.unserved", "loud"},

@@ -1,0 +1,705 @@
+/* broker/across, case by case, over a bus in memory: answers that wait, what is told when, bounds. That the books
+ * balance whatever happens is test_across_sim's to show. */
+#include "tests/unit/t_hosts.h"
+
+#define HOSTS 2
+#define X VIEW("x")
+
+static struct bus_mem_net *net;
+static struct t_host hosts[HOSTS];
+static struct mono now;
+static const char *settings[HOSTS][8]; /* pairs of key and value, set by a case before start() */
+
+static void
+start(unsigned h)
+{
+    struct conf_error err;
+    conf_defaults(&hosts[h].conf);
+    assert_true(conf_set(&hosts[h].conf, "host.name", h ? "h1" : "h0", "test", &err));
+    hosts[h].conf.lane_bytes = T_LANE;
+    for (unsigned i = 0; i + 1 < ARRAY_LEN(settings[h]) && settings[h][i] != NULL; i += 2)
+        if (!conf_set(&hosts[h].conf, settings[h][i], settings[h][i + 1], "test", &err))
+            fail_msg("%s", err.text);
+    t_host_start(&hosts[h], net, 0, now);
+}
+
+static int
+setup(void **state)
+{
+    (void)state;
+    now = mono_add_ms((struct mono){0}, 5000);
+    net = bus_mem_net_new();
+    memset(settings, 0, sizeof settings);
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    (void)state;
+    for (unsigned h = 0; h < HOSTS; h++) {
+        t_host_stop(&hosts[h]);
+        conf_free(&hosts[h].conf);
+        hosts[h].conf = (struct conf){0};
+    }
+    bus_mem_net_free(net);
+    return 0;
+}
+
+static void
+turns(unsigned ms, bool carry)
+{
+    for (unsigned passed = 0; passed <= ms; passed += 10) {
+        for (unsigned h = 0; h < HOSTS; h++) {
+            if (!hosts[h].up)
+                continue;
+            t_host_turn(&hosts[h], now);
+            if (carry)
+                (void)bus_mem_carry(net, bus_mem_node(hosts[h].b.bus), UINT32_MAX, UINT32_MAX);
+        }
+        now = mono_add_ms(now, 10);
+    }
+}
+
+static void
+both(void)
+{
+    start(0);
+    start(1);
+    turns(50, true);
+}
+
+/* The next word of a ring; fails if there is none, or another one. */
+static struct t_word
+expect(unsigned h, unsigned ring, uint8_t type)
+{
+    struct t_word w;
+    if (!t_next(&hosts[h].rings[ring], &w))
+        fail_msg("nothing comes, expected %u", type);
+    if (w.type != type)
+        fail_msg("%u comes (%u), expected %u", w.type, (unsigned)w.count, type);
+    return w;
+}
+
+static void
+expect_message(unsigned h, unsigned ring, const char *data)
+{
+    struct t_word w = expect(h, ring, IPC_MESSAGE);
+    assert_true(view_eq(w.data, view_str(data)));
+}
+
+static void
+expect_answer(unsigned h, unsigned ring, enum error_id err)
+{
+    struct t_word w = expect(h, ring, err == ERR_NONE ? IPC_DONE : IPC_FAILED);
+    assert_int_equal(w.count, err == ERR_NONE ? 1 : err);
+}
+
+static void
+expect_nothing(unsigned h, unsigned ring)
+{
+    struct t_word w;
+    if (t_next(&hosts[h].rings[ring], &w))
+        fail_msg("%u comes, expected nothing", w.type);
+}
+
+static void
+say(unsigned h, const char *data)
+{
+    assert_true(t_publish(&hosts[h].rings[0], X, view_str(data)));
+}
+
+static void
+listen_on(unsigned h, unsigned ring)
+{
+    assert_true(t_subscribe(&hosts[h].rings[ring], 7, 1, X));
+    turns(30, true);
+    expect_answer(h, ring, ERR_NONE);
+}
+
+static void
+subscriber_on_host_1(void)
+{
+    both();
+    listen_on(1, 1);
+    turns(2000, true); /* who has not answered by then begins with 1 */
+}
+
+/* -- publishing -- */
+
+static void
+what_one_host_says_another_hears_once_and_itself_at_once(void **state)
+{
+    (void)state;
+    both();
+    listen_on(0, 1);
+    listen_on(1, 1);
+    say(0, "\"a\"");
+    turns(0, false);
+    expect_message(0, 1, "\"a\"");
+    turns(30, true);
+    expect_message(1, 1, "\"a\"");
+    turns(3000, true);
+    expect_nothing(0, 1);
+    expect_nothing(1, 1);
+    assert_int_equal(hosts[0].metrics[BM_bus_published_total], 1);
+    assert_true(hosts[0].metrics[BM_bus_echoes_total] >= 1);
+    assert_int_equal(hosts[1].metrics[BM_bus_received_total], 1);
+    assert_true(across_is_idle(&hosts[0].b));
+}
+
+static void
+with_the_order_of_the_bus_own_messages_are_heard_when_they_come_back(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.order";
+    settings[0][1] = "bus";
+    both();
+    listen_on(0, 1);
+    turns(2000, true);
+    say(0, "1");
+    turns(0, false);
+    expect_nothing(0, 1);
+    turns(20, true);
+    expect_message(0, 1, "1");
+    /* It is lost on its way back: what is under way comes at once, and not again. */
+    say(0, "2");
+    turns(0, false);
+    bus_mem_cut(net, 0, BUS_MEM_HEARS | BUS_MEM_SAYS);
+    turns(0, false);
+    expect_message(0, 1, "2");
+    say(0, "3");
+    turns(0, false);
+    expect_message(0, 1, "3");
+    bus_mem_heal(net, 0, BUS_MEM_HEARS | BUS_MEM_SAYS);
+    turns(100, true);
+    expect_nothing(0, 1);
+    say(0, "4");
+    turns(30, true);
+    expect_message(0, 1, "4");
+    expect_nothing(0, 1);
+}
+
+static void
+an_echo_that_does_not_come_is_waited_for_no_longer_than_the_answer(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.order";
+    settings[0][1] = "bus";
+    settings[0][2] = "bus.ack_wait";
+    settings[0][3] = "300ms";
+    both();
+    listen_on(0, 1);
+    turns(2000, true);
+    bus_mem_lose(net, 0, 1);
+    say(0, "1");
+    turns(200, true);
+    expect_nothing(0, 1);
+    turns(200, true);
+    expect_message(0, 1, "1");
+    assert_int_equal(hosts[0].metrics[BM_bus_late_echoes_total], 1);
+}
+
+static void
+a_required_bus_that_is_away_refuses_publishes(void **state)
+{
+    (void)state;
+    settings[0][0] = "redis.required";
+    settings[0][1] = "on";
+    both();
+    listen_on(0, 1);
+    bus_mem_cut(net, 0, BUS_MEM_SAYS);
+    turns(0, false);
+    say(0, "1");
+    turns(0, false);
+    expect_answer(0, 0, ERR_BUS_AWAY);
+    expect_nothing(0, 1);
+    assert_int_equal(hosts[0].metrics[BM_bus_refused_total], 1);
+    assert_int_equal(hosts[0].metrics[BM_bus_state], BUS_DOWN);
+    bus_mem_heal(net, 0, BUS_MEM_SAYS);
+    turns(50, true);
+    say(0, "2");
+    turns(0, true);
+    expect_answer(0, 0, ERR_NONE);
+    expect_message(0, 1, "2");
+    assert_int_equal(hosts[0].metrics[BM_bus_state], BUS_UP);
+    assert_true(hosts[0].metrics[BM_bus_away_ms_total] > 0);
+}
+
+static void
+with_the_ack_of_the_bus_publishers_hear_what_became_of_it_in_order(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.ack";
+    settings[0][1] = "bus";
+    both();
+    say(0, "1");
+    assert_true(t_subscribe(&hosts[0].rings[0], 3, 1, VIEW("y")));
+    turns(0, false);
+    expect_nothing(0, 0);
+    bus_mem_refuse(net, 0, 1);
+    (void)bus_mem_carry(net, 0, 0, UINT32_MAX); /* the subscribe is confirmed, and waits for the first answer */
+    turns(0, false);
+    expect_nothing(0, 0);
+    turns(20, true);
+    expect_answer(0, 0, ERR_BUS_REFUSED);
+    expect_answer(0, 0, ERR_NONE);
+    assert_int_equal(hosts[0].metrics[BM_bus_refused_total], 1);
+}
+
+static void
+an_answer_of_the_bus_is_waited_for_so_long_and_no_longer(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.ack";
+    settings[0][1] = "bus";
+    settings[0][2] = "bus.ack_wait";
+    settings[0][3] = "200ms";
+    both();
+    bus_mem_cut(net, 0, BUS_MEM_SAYS);
+    say(0, "1");
+    turns(150, true);
+    expect_nothing(0, 0);
+    turns(100, true);
+    expect_answer(0, 0, ERR_BUS_UNCONFIRMED);
+    bus_mem_heal(net, 0, BUS_MEM_SAYS);
+    turns(100, true);
+    expect_nothing(0, 0);
+    assert_int_equal(hosts[0].metrics[BM_bus_unconfirmed_total], 1);
+}
+
+/* -- subscribing -- */
+
+static void
+a_subscribe_is_answered_when_the_bus_has_it(void **state)
+{
+    (void)state;
+    both();
+    assert_true(t_subscribe(&hosts[0].rings[0], 7, 1, X));
+    turns(100, false);
+    expect_nothing(0, 0);
+    turns(20, true);
+    expect_answer(0, 0, ERR_NONE);
+    assert_true(t_subscribe(&hosts[0].rings[1], 9, 1, X)); /* it is there already */
+    turns(0, false);
+    expect_answer(0, 1, ERR_NONE);
+}
+
+static void
+unconfirmed_subscribes_get_what_is_configured(void **state)
+{
+    (void)state;
+    settings[0][0] = settings[1][0] = "bus.subscribe_wait";
+    settings[0][1] = settings[1][1] = "300ms";
+    settings[1][2] = "bus.unconfirmed";
+    settings[1][3] = "error";
+    both();
+    for (unsigned h = 0; h < HOSTS; h++) {
+        bus_mem_cut(net, h, BUS_MEM_HEARS);
+        assert_true(t_subscribe(&hosts[h].rings[0], 7, 1, X));
+    }
+    turns(200, true);
+    expect_nothing(0, 0);
+    turns(200, true);
+    expect_answer(0, 0, ERR_NONE);
+    expect_answer(1, 0, ERR_BUS_UNCONFIRMED);
+    assert_int_equal(hosts[0].metrics[BM_bus_unconfirmed_total], 1);
+    assert_int_equal(hosts[0].metrics[BM_interests], 1);
+    assert_int_equal(hosts[1].metrics[BM_interests], 0);
+    assert_int_equal(hosts[1].metrics[BM_channels], 0);
+}
+
+static void
+who_leaves_before_the_bus_confirmed_is_answered_all_the_same(void **state)
+{
+    (void)state;
+    both();
+    assert_true(t_subscribe(&hosts[0].rings[0], 7, 1, X));
+    assert_true(t_unsubscribe(&hosts[0].rings[0], 7, 1));
+    turns(0, false);
+    expect_answer(0, 0, ERR_NONE);
+    assert_int_equal(hosts[0].metrics[BM_channels], 0);
+    turns(3000, true);
+    expect_nothing(0, 0);
+}
+
+/* More requests wait than may: the rest stays in the lane and comes when there is room. */
+static void
+answers_that_wait_are_bounded(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.ack";
+    settings[0][1] = "bus";
+    both();
+    struct t_ring *r = &hosts[0].rings[0];
+    unsigned said = 0;
+    uint64_t done = 0;
+    struct t_word w;
+    for (unsigned k = 0; k < 400; k++) {
+        while (said < PEER_ANSWERS_MAX + 500 && t_publish(r, X, VIEW("1")))
+            said++;
+        turns(0, false);
+        assert_false(t_next(r, &w));
+    }
+    assert_int_equal(said, PEER_ANSWERS_MAX + 500);
+    assert_int_equal(r->peer->answers.tail - r->peer->answers.head, PEER_ANSWERS_MAX);
+    assert_true(r->peer->stuck);
+    for (unsigned k = 0; k < 100; k++) {
+        turns(0, true);
+        while (t_next(r, &w)) {
+            assert_int_equal(w.type, IPC_DONE);
+            done += w.count;
+        }
+    }
+    assert_int_equal(done, said);
+}
+
+/* -- hearing -- */
+
+static void
+a_hole_is_told_before_what_follows_it(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_lose(net, 1, 2);
+    say(0, "2");
+    say(0, "3");
+    say(0, "4");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 2);
+    expect_message(1, 1, "4");
+    assert_int_equal(hosts[1].metrics[BM_gap_messages_total], 2);
+}
+
+static void
+a_lost_first_message_is_noticed(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    bus_mem_lose(net, 1, 1);
+    say(0, "1");
+    say(0, "2");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    expect_message(1, 1, "2");
+}
+
+static void
+a_lost_last_message_is_noticed_by_the_mark_that_follows(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.heartbeat";
+    settings[0][1] = "500ms";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_lose(net, 1, 1);
+    say(0, "2");
+    turns(300, true);
+    expect_nothing(1, 1);
+    turns(300, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    assert_true(hosts[0].metrics[BM_bus_marks_total] > 0);
+    turns(5000, true);
+    expect_nothing(1, 1);
+}
+
+static void
+without_marks_it_is_noticed_by_the_next_message(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.marks";
+    settings[0][1] = "off";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_lose(net, 1, 1);
+    say(0, "2");
+    turns(5000, true);
+    expect_nothing(1, 1);
+    say(0, "3");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    expect_message(1, 1, "3");
+}
+
+static void
+what_comes_twice_is_heard_once(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    bus_mem_twice(net, 1, 2);
+    say(0, "1");
+    say(0, "2");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    expect_message(1, 1, "2");
+    expect_nothing(1, 1);
+    assert_int_equal(hosts[1].metrics[BM_bus_duplicates_total], 2);
+}
+
+static void
+a_link_lost_before_others_could_answer_is_a_gap_of_unknown_size(void **state)
+{
+    (void)state;
+    both();
+    listen_on(1, 1);
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(0, false);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    assert_int_equal(hosts[1].metrics[BM_bus_unknown_gaps_total], 1);
+}
+
+static void
+who_was_cut_off_asks_and_is_told_exactly(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "2");
+    say(0, "3");
+    turns(50, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(200, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 2);
+    expect_nothing(1, 1);
+    assert_true(hosts[1].metrics[BM_bus_asks_total] >= 2);
+}
+
+/* Both were cut off: the ask of the one was not heard by the other, who asks for it when it is back. */
+static void
+an_ask_that_nobody_heard_is_said_again(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "2");
+    turns(50, true);
+    bus_mem_cut(net, 0, BUS_MEM_HEARS);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(1500, true);
+    bus_mem_heal(net, 0, BUS_MEM_HEARS);
+    turns(1500, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    expect_nothing(1, 1);
+}
+
+static void
+who_died_while_we_were_cut_off_is_a_gap_of_unknown_size(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "2");
+    turns(50, true);
+    t_host_stop(&hosts[0]);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(29000, true);
+    expect_nothing(1, 1);
+    turns(2000, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    turns(40000, true);
+    expect_nothing(1, 1);
+}
+
+static void
+raw(struct view name, struct view bytes)
+{
+    struct bus *bus = hosts[0].b.bus;
+    assert_true(bus->ops->publish(bus, (struct bus_topic){BUS_CHANNEL, name}, bytes, VIEW_NONE, 0));
+    turns(20, true);
+}
+
+static void
+envelope_of(struct view body, unsigned flags, uint64_t number)
+{
+    uint8_t bytes[256];
+    struct envelope e = {.kind = ENVELOPE_MESSAGE, .flags = flags, .stretch = 1, .number = number};
+    memset(&e.origin, 9, sizeof e.origin);
+    size_t n = envelope_put(bytes, &e);
+    memcpy(bytes + n, body.p, body.n);
+    raw(X, view_of(bytes, n + body.n));
+}
+
+static void
+what_no_client_could_have_said_is_counted_and_told_as_missing(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    envelope_of(VIEW("{\"a\":1}"), ENVELOPE_HAS_DATA, 1);
+    expect_message(1, 1, "{\"a\":1}");
+    const struct view bad[] = {VIEW("{\"a\":1"), VIEW(""), VIEW("\"\xff\""), VIEW("1],[2"), VIEW("nul")};
+    for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+        envelope_of(bad[i], ENVELOPE_HAS_DATA, 2 + i);
+        assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    }
+    envelope_of(VIEW("no data, they said"), 0, 2 + ARRAY_LEN(bad));
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    assert_int_equal(hosts[1].metrics[BM_bus_bad_total], ARRAY_LEN(bad) + 1);
+}
+
+static void
+what_is_no_envelope_is_counted(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    raw(X, VIEW("{\"plain\":true}"));
+    raw(X, VIEW("\xc1\x01\x08short"));
+    raw(X, VIEW("\xc1\x09\x08" "a later version"));
+    raw(X, VIEW("\xc1\x01\x02HOSTHOST\1\2\3\4\0\0\0\0\0"));
+    expect_nothing(1, 1);
+    assert_int_equal(hosts[1].metrics[BM_bus_foreign_total], 1);
+    assert_int_equal(hosts[1].metrics[BM_bus_bad_total], 2); /* an ask has no business on a channel */
+    assert_int_equal(hosts[1].metrics[BM_bus_unknown_total], 1);
+}
+
+static void
+what_can_not_be_followed_is_heard_with_a_gap_before_it(void **state)
+{
+    (void)state;
+    settings[1][0] = "bus.max_followed";
+    settings[1][1] = "1";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    envelope_of(VIEW("2"), ENVELOPE_HAS_DATA, 1);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    expect_message(1, 1, "2");
+    assert_int_equal(hosts[1].metrics[BM_bus_unfollowed_total], 1);
+    assert_int_equal(hosts[1].metrics[BM_bus_followed], 1);
+}
+
+/* With room for one channel's numbers, the other is forgotten, and says so when it is asked for. */
+static void
+a_forgotten_channel_begins_a_new_stretch_and_says_that_it_forgot(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.max_sources";
+    settings[0][1] = "1";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    assert_true(t_publish(&hosts[0].rings[0], VIEW("y"), VIEW("1")));
+    turns(20, true);
+    say(0, "2"); /* number 1 of another stretch: nothing was missed */
+    turns(20, true);
+    expect_message(1, 1, "2");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "3");
+    turns(20, true);
+    assert_true(t_publish(&hosts[0].rings[0], VIEW("y"), VIEW("2")));
+    turns(20, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(200, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    say(0, "4");
+    turns(20, true);
+    expect_message(1, 1, "4");
+    assert_int_equal(hosts[0].metrics[BM_bus_sources], 1);
+}
+
+static void
+a_ring_without_room_is_told_how_many_it_missed(void **state)
+{
+    (void)state;
+    settings[1][0] = "lane.overflow_bytes";
+    settings[1][1] = "4096";
+    subscriber_on_host_1();
+    unsigned heard = 0, missed = 0;
+    static char big[2050];
+    memset(big, '7', sizeof big - 1);
+    for (unsigned i = 0; i < 100; i++) {
+        say(0, big);
+        turns(20, true);
+    }
+    struct t_word w;
+    for (unsigned k = 0; k < 5; k++) {
+        while (t_next(&hosts[1].rings[1], &w)) {
+            heard += w.type == IPC_MESSAGE;
+            missed += w.type == IPC_GAP ? (unsigned)w.count : 0;
+        }
+        turns(0, true);
+    }
+    assert_int_equal(heard + missed, 100);
+    assert_true(missed > 10);
+    assert_int_equal(hosts[1].metrics[BM_missed_full_total], missed);
+}
+
+/* -- hosts -- */
+
+static unsigned heartbeats;
+
+static void
+on_heartbeat(struct broker *b, const struct envelope *e)
+{
+    assert_ptr_equal(b, &hosts[1].b);
+    struct envelope_origin from = across_self(&hosts[0].b);
+    assert_memory_equal(&e->origin, &from, sizeof from);
+    assert_true(view_eq(e->body, VIEW("load")));
+    heartbeats++;
+}
+
+static void
+heartbeats_reach_the_others(void **state)
+{
+    (void)state;
+    heartbeats = 0;
+    both();
+    across_hear_hosts(&hosts[1].b, on_heartbeat);
+    assert_true(across_say_host(&hosts[0].b, VIEW("load")));
+    turns(20, true);
+    assert_int_equal(heartbeats, 1);
+    struct envelope_origin a = across_self(&hosts[0].b), b = across_self(&hosts[1].b);
+    assert_memory_not_equal(a.host, b.host, 8);
+}
+
+int
+main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(what_one_host_says_another_hears_once_and_itself_at_once),
+        T(with_the_order_of_the_bus_own_messages_are_heard_when_they_come_back),
+        T(an_echo_that_does_not_come_is_waited_for_no_longer_than_the_answer),
+        T(a_required_bus_that_is_away_refuses_publishes),
+        T(with_the_ack_of_the_bus_publishers_hear_what_became_of_it_in_order),
+        T(an_answer_of_the_bus_is_waited_for_so_long_and_no_longer),
+        T(a_subscribe_is_answered_when_the_bus_has_it),
+        T(unconfirmed_subscribes_get_what_is_configured),
+        T(who_leaves_before_the_bus_confirmed_is_answered_all_the_same),
+        T(answers_that_wait_are_bounded),
+        T(a_hole_is_told_before_what_follows_it),
+        T(a_lost_first_message_is_noticed),
+        T(a_lost_last_message_is_noticed_by_the_mark_that_follows),
+        T(without_marks_it_is_noticed_by_the_next_message),
+        T(what_comes_twice_is_heard_once),
+        T(a_link_lost_before_others_could_answer_is_a_gap_of_unknown_size),
+        T(who_was_cut_off_asks_and_is_told_exactly),
+        T(an_ask_that_nobody_heard_is_said_again),
+        T(who_died_while_we_were_cut_off_is_a_gap_of_unknown_size),
+        T(what_no_client_could_have_said_is_counted_and_told_as_missing),
+        T(what_is_no_envelope_is_counted),
+        T(what_can_not_be_followed_is_heard_with_a_gap_before_it),
+        T(a_forgotten_channel_begins_a_new_stretch_and_says_that_it_forgot),
+        T(a_ring_without_room_is_told_how_many_it_missed),
+        T(heartbeats_reach_the_others),
+    };
+    log_set_level(LOG_L_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
