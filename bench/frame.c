@@ -139,6 +139,7 @@ frame_pair_make(struct frame_pair *f, const struct speak_conf *speak, const char
     uint8_t first = speak->as->binary ? FRAME_OP_BINARY : FRAME_OP_TEXT;
     if (s->n > 65535)
         die("a message of %u bytes is too long for the load generator", s->n);
+    f->payload = payload;
     f->masked = coat == FRAME_CLIENT;
     f->wire = xmalloc(s->n + 8);
     if (coat == FRAME_CLIENT) {

@@ -33,6 +33,7 @@ struct frame_side {
 
 /* One channel's messages. */
 struct frame_pair {
+    uint32_t payload;
     struct frame_side out, in; /* publish, delivery */
     uint8_t *wire;             /* the publish, wrapped */
     uint32_t wire_n, head;     /* head: bytes before its text */

@@ -139,6 +139,9 @@ load_free(struct load *l)
     free(l->clear);
     for (uint32_t i = 0; i < l->n_groups; i++) {
         frame_pair_free(&l->groups[i].frame);
+        for (uint32_t k = 0; k < l->groups[i].n_sizes; k++)
+            frame_pair_free(&l->groups[i].size[k]);
+        free(l->groups[i].size);
         free(l->groups[i].left);
     }
     free(l->conns);
@@ -149,11 +152,11 @@ load_free(struct load *l)
 }
 
 static void
-make_frame(struct load *l, struct load_group *g)
+make_frame(const struct load *l, const struct load_group *g, struct frame_pair *f, uint32_t payload)
 {
     static const enum frame_coat coats[] = {[LOAD_WEBSOCKET] = FRAME_CLIENT, [LOAD_STREAM] = FRAME_NOTHING,
         [LOAD_FLOOR] = FRAME_SERVER};
-    frame_pair_make(&g->frame, &l->conf.speak, g->channel, l->conf.kind, l->conf.payload, coats[l->conf.wire]);
+    frame_pair_make(f, &l->conf.speak, g->channel, l->conf.kind, payload, coats[l->conf.wire]);
 }
 
 void
@@ -171,15 +174,37 @@ load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool 
     g->publisher = i;
     if (g->left != NULL)
         return;
-    make_frame(l, g);
+    make_frame(l, g, &g->frame, l->conf.payload);
     g->left = xcalloc(l->left_mask + 1, sizeof *g->left);
 }
 
 void
 load_set_remote(struct load *l, uint32_t group)
 {
-    l->groups[group].remote = true;
-    make_frame(l, &l->groups[group]);
+    struct load_group *g = &l->groups[group];
+    g->remote = true;
+    make_frame(l, g, &g->frame, l->conf.payload);
+}
+
+uint32_t
+load_add_size(struct load *l, uint32_t group, uint32_t payload)
+{
+    struct load_group *g = &l->groups[group];
+    uint32_t i = 0;
+    while (i < g->n_sizes && g->size[i].payload != payload)
+        i++;
+    if (i < g->n_sizes)
+        return i;
+    g->size = xrealloc(g->size, (i + 1) * sizeof *g->size);
+    g->size[i] = (struct frame_pair){0};
+    make_frame(l, g, &g->size[i], payload);
+    return g->n_sizes++;
+}
+
+void
+load_set_churner(struct load *l, uint32_t i)
+{
+    l->conns[i].churns = true;
 }
 
 void
@@ -515,7 +540,7 @@ churn_next(struct load *l, struct load_conn *c)
     c->churn_in = !c->churn_in;
     c->born_ns = l->now;
     if (c->churn_in)
-        c->churn_group = zipf_pick(l->churn, sched_uniform(&l->random));
+        c->churn_group = l->churn_first + zipf_pick(l->churn, sched_uniform(&l->random));
     const char *channel = l->groups[c->churn_group].channel;
     say(l, c, text, (c->churn_in ? speak->as->subscribe : speak->as->unsubscribe)(speak, channel, text));
 }
@@ -524,7 +549,8 @@ static void
 churn_done(struct load *l, struct load_conn *c)
 {
     l->count.churned++;
-    if (c->born_ns >= l->win0 && c->born_ns < l->win1)
+    /* Beside deliveries (mixed) the histogram is theirs alone. */
+    if (l->churn_first == 0 && c->born_ns >= l->win0 && c->born_ns < l->win1)
         hist_add(l->lat, l->now - c->born_ns);
     churn_next(l, c);
 }
@@ -542,7 +568,7 @@ become_ready(struct load *l, struct load_conn *c)
     l->count.opened++;
     if (l->reopen && l->lat != NULL)
         hist_add(l->lat, l->now - l->win0);
-    if (l->churn != NULL)
+    if (c->churns)
         churn_next(l, c);
     else if (c->slow)
         pause_reading(l, c);
@@ -696,7 +722,7 @@ on_answer(struct load *l, struct load_conn *c)
         go_on(l, c);
     else if (c->state == LOAD_SUBSCRIBING)
         become_ready(l, c);
-    else if (l->churn != NULL && c->state == LOAD_READY)
+    else if (c->churns && c->state == LOAD_READY)
         churn_done(l, c);
     else
         l->count.foreign++;
@@ -725,13 +751,24 @@ on_foreign(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
     }
 }
 
+static bool
+is_delivery(const struct load_group *g, const uint8_t *p, size_t n, uint64_t *seq, uint64_t *due)
+{
+    if (LIKELY(frame_is_delivery(&g->frame, p, n, seq, due)))
+        return true;
+    for (uint32_t i = 0; i < g->n_sizes; i++)
+        if (g->size[i].in.n == n && frame_is_delivery(&g->size[i], p, n, seq, due))
+            return true;
+    return false;
+}
+
 /* A whole message. */
 static void
 on_message(struct load *l, struct load_conn *c, const uint8_t *p, size_t n)
 {
     uint64_t seq, due;
     struct speak_reply reply = {0};
-    if (frame_is_delivery(&l->groups[c->group].frame, p, n, &seq, &due)) {
+    if (is_delivery(&l->groups[c->group], p, n, &seq, &due)) {
         on_delivery(l, c, seq, due);
         return;
     }
@@ -1094,17 +1131,28 @@ put_publish(struct load *l, struct load_conn *c, const struct frame_pair *f, uin
         frame_publish(f, tx_room(l, c, f->wire_n), seq, due);
 }
 
-void
-load_publish(struct load *l, uint32_t group, uint64_t due)
+static void
+publish(struct load *l, struct load_group *g, const struct frame_pair *f, uint64_t due)
 {
-    struct load_group *g = &l->groups[group];
     struct load_conn *c = &l->conns[g->publisher];
     if (c->state != LOAD_READY)
         return;
-    put_publish(l, c, &g->frame, g->published, due);
+    put_publish(l, c, f, g->published, due);
     g->left[g->published & l->left_mask] = g->subscribers;
     g->published++;
     l->count.published++;
+}
+
+void
+load_publish(struct load *l, uint32_t group, uint64_t due)
+{
+    publish(l, &l->groups[group], &l->groups[group].frame, due);
+}
+
+void
+load_publish_size(struct load *l, uint32_t group, uint32_t size, uint64_t due)
+{
+    publish(l, &l->groups[group], &l->groups[group].size[size], due);
 }
 
 void

@@ -65,6 +65,7 @@ struct load_conn {
     bool slow;        /* reads nothing once it is ready */
     bool paused;      /* ... which it is now */
     bool recv_armed;
+    bool churns;      /* subscribes and unsubscribes without end */
     bool churn_in;    /* churn: subscribed to churn_group, or asking for it */
     uint32_t churn_group;
     bool gone;        /* slow, and the server has ended it */
@@ -87,6 +88,8 @@ struct load_group {
     uint32_t publisher; /* index of a connection, UINT32_MAX: none */
     uint32_t subscribers;
     struct frame_pair frame;
+    struct frame_pair *size; /* the same with payloads of other lengths (load_add_size) */
+    uint32_t n_sizes;
     uint64_t published;
     uint64_t completed; /* reached all subscribers (full speed only) */
     bool remote;        /* another process publishes: how many is not known here until the end */
@@ -166,7 +169,8 @@ struct load {
     bool storm_timed;     /* ... but only by load_open_one */
     bool reopen;          /* connections that end are opened again */
     uint64_t reopen_at;   /* when that is tried next */
-    const struct zipf *churn; /* ready connections subscribe and unsubscribe without end; NULL: not */
+    const struct zipf *churn; /* which channels churners subscribe to, from churn_first on */
+    uint32_t churn_first;
     uint64_t random;
     int64_t shift_ns;     /* what the publisher's clock is ahead of ours (remote groups) */
     uint64_t win0, win1;  /* messages due in here are recorded in lat */
@@ -177,6 +181,11 @@ void load_init(struct load *l, const struct load_conf *conf, uint32_t conns, uin
 void load_free(struct load *l);
 /* Declares connection i; call for all before load_turn. */
 void load_set_conn(struct load *l, uint32_t i, uint32_t group, bool subscribes, bool publishes);
+/* A connection that subscribes and unsubscribes without end, on channels that nobody publishes to. */
+void load_set_churner(struct load *l, uint32_t i);
+/* Messages of the group may have a payload of so many bytes, too: the number to give to load_publish_size. The group has
+ * its publisher. */
+uint32_t load_add_size(struct load *l, uint32_t group, uint32_t payload);
 /* Another process publishes for this group. */
 void load_set_remote(struct load *l, uint32_t group);
 /* The same for a subscriber that stops reading once it is ready. */
@@ -188,6 +197,7 @@ void load_resume_slow(struct load *l);
 struct load_slow load_slow_now(const struct load *l);
 /* Publishes the group's next message, due at `due` ns. Sent at the end of the turn. */
 void load_publish(struct load *l, uint32_t group, uint64_t due);
+void load_publish_size(struct load *l, uint32_t group, uint32_t size, uint64_t due);
 /* Sends what is queued, waits for completions until `until` at most, handles them. */
 void load_turn(struct load *l, uint64_t until);
 /* Messages that were published and have not reached all subscribers (counted once per subscriber). */

@@ -5,6 +5,7 @@
 #include "bench/coord.h"
 #include "bench/scen_hard.h"
 #include "bench/scen_plain.h"
+#include "bench/scen_shape.h"
 #include "common/bug.h"
 #include "common/mono.h"
 
@@ -22,6 +23,8 @@ run_alone(struct run *r)
     case SCEN_CHURN: scen_plain_churn(r); break;
     case SCEN_RECONNECT: scen_hard_reconnect(r); break;
     case SCEN_CHANNELS:
+    case SCEN_MIXED:
+    case SCEN_REPLAY:
     case SCEN_FANOUT:
     case SCEN_PAIRS:
     case SCEN_RTT: scen_plain_messages(r); break;
@@ -43,6 +46,8 @@ main(int argc, char **argv)
         load_free(&r.load);
         return 0;
     }
+    if (r.opt.scenario == SCEN_REPLAY)
+        scen_shape_read(&r);
     if (alone)
         scen_prepare(&r.opt);
     scen_watch(&r);
@@ -57,6 +62,8 @@ main(int argc, char **argv)
         load_free(&r.load);
     free(r.report.reading);
     zipf_fini(&r.zipf);
+    zipf_fini(&r.churn);
+    shape_free(&r.shape);
     free(r.lat);
     return ok ? 0 : 2;
 }

@@ -20,6 +20,8 @@ static const char usage_text[] =
     "  churn     --clients connections that subscribe and unsubscribe without end, among --channels\n"
     "  reconnect --clients connections; the server's processes named --kill die: until all are back\n"
     "  storm     fanout at a rate, alone and beside a storm of connections, in turn\n"
+    "  mixed     half of --clients hear one channel, a quarter are in pairs, the rest churn among --channels\n"
+    "  replay    what a recording holds (--replay): times, channels, lengths, fan-outs\n"
     "  slow      fanout at a rate to --clients and to --slow readers that never read: memory of the server\n"
     "  floor     fanout sent by a bare program of our own (--kind) in place of a server\n"
     "  pack      no server: what zlib takes for one message, on --server-cpu\n"
@@ -38,7 +40,9 @@ static const char usage_text[] =
     "  --deflate-min=B    publishes of so many bytes are compressed (256)\n"
     "  --clients=N        1000; idle 10000; pairs 400; rtt 1; storm 200; slow 10\n"
     "  --rate=N           deliveries per second over all subscribers, by a timetable\n"
-    "  --schedule=constant|poisson|ramp           with --rate; ramp: grows to --ramp-to=N over the run\n"
+    "  --schedule=constant|poisson|ramp|burst     with --rate; ramp: grows to --ramp-to=N over the run; burst:\n"
+    "                     --burst=K messages at once (10)\n"
+    "  --replay=FILE --speed=X                    replay: lines of seconds,channel,bytes,subscribers; X times faster\n"
     "  --full-speed       as fast as deliveries come back (the default without --rate)\n"
     "  --in-flight=K      full speed: messages on their way per channel (16; rtt 1)\n"
     "  --payload=BYTES    128: characters of what is published\n"
@@ -79,7 +83,7 @@ enum {
     O_DEFLATE_MIN, O_PAYLOAD_AS, O_DEPTH, O_STORM, O_STORM_RATE, O_STORM_URL, O_PUBLISH_URL, O_SLOW, O_SAMPLE,
     O_ZIPF, O_SCHEDULE, O_RAMP_TO, O_KILL, O_CSV, O_AS, O_WS_SUBSCRIBE, O_WS_SUBSCRIBED, O_WS_UNSUBSCRIBE,
     O_WS_UNSUBSCRIBED, O_WS_PUBLISH, O_WS_MESSAGE, O_WS_IGNORE, O_COORDINATE, O_AGENTS,
-    O_PROCESSES, O_AGENT, O_PART, O_FROM
+    O_PROCESSES, O_AGENT, O_PART, O_FROM, O_BURST, O_REPLAY, O_SPEED
 };
 
 static const struct option longs[] = {
@@ -138,6 +142,9 @@ static const struct option longs[] = {
     {"agent", required_argument, NULL, O_AGENT},
     {"part", required_argument, NULL, O_PART},
     {"from", required_argument, NULL, O_FROM},
+    {"burst", required_argument, NULL, O_BURST},
+    {"replay", required_argument, NULL, O_REPLAY},
+    {"speed", required_argument, NULL, O_SPEED},
     {NULL, 0, NULL, 0},
 };
 
@@ -263,6 +270,8 @@ set_scenario(struct opt *o, const char *name)
         [SCEN_STORM] = {"storm", 200, 1, 1},
         [SCEN_SLOW] = {"slow", 10, 1, 1},
         [SCEN_FLOOR] = {"floor", 1000, 16, 1},
+        [SCEN_MIXED] = {"mixed", 1000, 1, 1000},
+        [SCEN_REPLAY] = {"replay", 1, 1, 1},
         [SCEN_PACK] = {"pack", 1, 1, 1},
     };
     for (uint32_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -350,10 +359,13 @@ take_speak(struct opt *o, int id)
 static void
 take_shape(struct opt *o, int id)
 {
-    static const char *const schedules[] = {"constant", "poisson", "ramp"};
+    static const char *const schedules[] = {"constant", "poisson", "ramp", "burst"};
     switch (id) {
     case O_ZIPF: o->zipf = optarg[0] == '0' && optarg[1] == 0 ? 0 : rate(optarg, "zipf"); break;
-    case O_SCHEDULE: o->schedule = (enum sched_kind)word(optarg, "schedule", schedules, 3); break;
+    case O_SCHEDULE: o->schedule = (enum sched_kind)word(optarg, "schedule", schedules, 4); break;
+    case O_BURST: o->burst = number(optarg, "burst", 1, 100000); break;
+    case O_REPLAY: o->replay = optarg; break;
+    case O_SPEED: o->speed = rate(optarg, "speed"); break;
     case O_RAMP_TO: o->ramp_to = rate(optarg, "ramp-to"); break;
     case O_KILL: o->kill = optarg; break;
     case O_CSV: o->csv = optarg; break;
@@ -440,11 +452,17 @@ check(struct opt *o)
         die("--in-flight=%u: a floor of %u per send needs as many", o->in_flight, o->floor_batch);
     if ((o->scenario == SCEN_STORM || o->scenario == SCEN_SLOW) && o->rate == 0)
         o->rate = o->scenario == SCEN_STORM ? 20000 : 1000;
+    if (o->scenario == SCEN_MIXED && o->rate == 0)
+        o->rate = 20000;
+    if (o->scenario == SCEN_MIXED && o->clients < 16)
+        die("mixed wants 16 --clients at least");
+    if ((o->scenario == SCEN_REPLAY) != (o->replay != NULL))
+        die("the scenario replay and --replay=FILE go together");
     if (o->schedule != SCHED_CONSTANT && o->rate == 0)
         die("--schedule wants a --rate");
     if (o->schedule == SCHED_RAMP && o->ramp_to == 0)
         die("--schedule=ramp wants --ramp-to, deliveries per second");
-    if ((o->scenario == SCEN_CHANNELS || o->scenario == SCEN_CHURN) && o->channels == 0)
+    if ((o->scenario == SCEN_CHANNELS || o->scenario == SCEN_CHURN || o->scenario == SCEN_MIXED) && o->channels == 0)
         die("--channels=0: at least one is wanted");
     if (o->kind == FRAME_JSON && o->payload < FRAME_MIN_JSON)
         die("--payload=%u: JSON has at least %u", o->payload, FRAME_MIN_JSON);
@@ -452,7 +470,7 @@ check(struct opt *o)
         die("--payload-as=json is not for --as=%s", o->speak.as->name);
     if (o->url.stream && (o->speak.as->cut == NULL || o->deflate))
         die("tcp:// and tls:// are for --as=nats and --as=mqtt, without --deflate");
-    if (o->scenario == SCEN_CHURN && o->speak.as == &speak_ws &&
+    if ((o->scenario == SCEN_CHURN || o->scenario == SCEN_MIXED) && o->speak.as == &speak_ws &&
         (o->speak.texts.subscribed[0] == 0 || o->speak.texts.unsubscribed[0] == 0))
         die("churn counts answers: --ws-subscribed and --ws-unsubscribed are wanted");
     check_together(o);
@@ -467,7 +485,7 @@ opt_parse(struct opt *o, int argc, char **argv)
         .duration_ns = 5000000000, .settle_ns = 2000000000, .repeat = 3, .server_cpu = -1,
         .cpu = -1, .buffers = 2048, .buffer_bytes = 4096, .floor_batch = 1, .channels = 1,
         .deflate_min = 256, .depth = LOAD_TO_READY, .storm = 32, .slow = 1000, .sample_ns = 250000000,
-        .zipf = 1, .kill = "ringcast-worker",
+        .zipf = 1, .kill = "ringcast-worker", .burst = 10, .speed = 1,
         .speak = {.as = &speak_sc, .texts = {.subscribe = "sub {channel}", .subscribed = "ok {channel}",
             .unsubscribe = "unsub {channel}", .unsubscribed = "ok {channel}", .publish = "pub {channel} {payload}",
             .message = "msg {channel} {payload}", .ignore = ""}}};

@@ -22,6 +22,8 @@ enum scenario {
     SCEN_STORM,
     SCEN_SLOW,
     SCEN_FLOOR,
+    SCEN_MIXED,
+    SCEN_REPLAY,
     SCEN_PACK,
 };
 enum floor_kind { FLOOR_SINGLE, FLOOR_BATCH, FLOOR_SEND, FLOOR_RELAY };
@@ -59,6 +61,9 @@ struct opt {
     uint32_t channels;  /* idle: connections are spread over so many; channels, churn: how many there are */
     double zipf;        /* channels, churn: popularity falls with the rank to this power */
     enum sched_kind schedule;
+    uint32_t burst;     /* burst: messages at once */
+    const char *replay; /* replay: file */
+    double speed;       /* ... is so many times faster than it was recorded */
     double ramp_to;     /* ramp: deliveries per second in the end */
     const char *kill;   /* reconnect: name of the processes that die */
     double rate;        /* deliveries per second over all subscribers; 0: full speed */

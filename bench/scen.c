@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "bench/scen_shape.h"
 #include "common/bug.h"
 #include "common/mono.h"
 
@@ -77,6 +78,8 @@ scen_take_reading(struct run *r, uint64_t start)
 static uint32_t
 next_group(struct run *r)
 {
+    if (r->opt.scenario == SCEN_MIXED)
+        return scen_shape_mixed_next(r);
     if (r->zipf.n > 0)
         return zipf_pick(&r->zipf, sched_uniform(&r->random));
     uint32_t g = r->next_group;
@@ -90,6 +93,8 @@ deliveries_per_message(const struct run *r)
 {
     const struct load *l = &r->load;
     double sum = 0;
+    if (r->opt.scenario == SCEN_MIXED)
+        return scen_shape_mixed_deliveries(r);
     if (r->opt.parts > 0 && r->opt.scenario == SCEN_FANOUT)
         return r->opt.total; /* those of other processes too */
     if (r->zipf.n == 0)
@@ -109,6 +114,7 @@ make_sched(const struct run *r)
     case SCHED_RAMP:
         return sched_make_ramp(mono_now().ns, per_second, per_second * o->ramp_to / o->rate,
             (double)(o->warmup_ns + o->repeat * o->duration_ns) / 1e9);
+    case SCHED_BURST: return sched_make_burst(mono_now().ns, per_second, o->burst);
     case SCHED_CONSTANT: break;
     }
     return sched_make(mono_now().ns, per_second);
@@ -121,7 +127,9 @@ scen_run_until(struct run *r, uint64_t end, const char *phase)
     bool at_rate = r->opt.rate > 0 && l->publishing && l->groups[0].publisher != UINT32_MAX;
     for (uint64_t now; (now = mono_now().ns) < end;) {
         uint64_t due, until = MIN(end, now + SECOND / 4);
-        if (at_rate) {
+        if (at_rate && r->opt.scenario == SCEN_REPLAY) {
+            until = MIN(until, scen_shape_publish(r, now));
+        } else if (at_rate) {
             while (sched_take(&r->sched, now, &due))
                 load_publish(l, next_group(r), due);
             until = MIN(until, r->sched.due_ns);
@@ -312,8 +320,10 @@ scen_layout(struct run *r, const struct load_conf *conf)
     case SCEN_CHURN:
         load_init(l, conf, n, r->opt.channels);
         for (uint32_t i = 0; i < n; i++)
-            load_set_conn(l, i, i % r->opt.channels, false, false);
+            load_set_churner(l, i);
         break;
+    case SCEN_MIXED: scen_shape_mixed(r, conf); break;
+    case SCEN_REPLAY: scen_shape_replay(r, conf); break;
     case SCEN_PACK: break;
     }
     l->lat = r->lat;

@@ -7,6 +7,7 @@
 #include "bench/opt.h"
 #include "bench/report.h"
 #include "bench/sched.h"
+#include "bench/shape.h"
 #include "bench/zipf.h"
 
 #define SECOND 1000000000ull
@@ -18,6 +19,10 @@ struct run {
     struct proc_set softirq; /* the kernel's helper on its core */
     struct sched sched;
     uint32_t next_group; /* at a rate: whose turn it is */
+    struct zipf churn;   /* mixed: of the churners */
+    struct shape shape;  /* replay */
+    uint32_t shape_at;   /* the next message ... */
+    uint64_t shape_round, shape_since_ns; /* ... of this round since then; 0: not begun */
     struct zipf zipf;    /* channels: which one */
     uint64_t random;     /* ... */
     struct hist *lat;

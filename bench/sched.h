@@ -4,6 +4,7 @@
  *
  * Constant: computed from the message's number each time, so that nothing drifts. Poisson: independent
  * arrivals at the same mean rate, as from many clients that know nothing of each other; the same each run.
+ * Burst: so many at once, at the times a constant schedule has for the first of them.
  * Ramp: the rate grows evenly from the first to the second within a time, and stays there. */
 #ifndef BENCH_SCHED_H
 #define BENCH_SCHED_H
@@ -12,7 +13,7 @@
 
 #include "common/base.h"
 
-enum sched_kind { SCHED_CONSTANT, SCHED_POISSON, SCHED_RAMP };
+enum sched_kind { SCHED_CONSTANT, SCHED_POISSON, SCHED_RAMP, SCHED_BURST };
 
 struct sched {
     enum sched_kind kind;
@@ -21,6 +22,7 @@ struct sched {
     uint64_t next;   /* index of the first message not taken yet */
     uint64_t due_ns; /* of that message */
     uint64_t random; /* Poisson */
+    uint32_t burst;  /* messages at once */
     double from, to, ramp_s; /* ramp: messages per second, seconds */
 };
 
@@ -66,6 +68,8 @@ sched_step(struct sched *s)
 {
     if (s->kind == SCHED_CONSTANT) {
         s->due_ns = sched_at(s, s->next);
+    } else if (s->kind == SCHED_BURST) {
+        s->due_ns = sched_at(s, s->next - s->next % s->burst);
     } else if (s->kind == SCHED_RAMP) {
         s->due_ns = s->start_ns + (uint64_t)(sched_ramp_s(s, (double)s->next) * 1e9);
     } else {
@@ -95,6 +99,16 @@ sched_make_poisson(uint64_t start_ns, double per_second)
     s.kind = SCHED_POISSON;
     s.random = 0x9e3779b97f4a7c15ull;
     sched_step(&s);
+    return s;
+}
+
+/* burst is above 0. */
+static inline struct sched
+sched_make_burst(uint64_t start_ns, double per_second, uint32_t burst)
+{
+    struct sched s = sched_make(start_ns, per_second);
+    s.kind = SCHED_BURST;
+    s.burst = burst;
     return s;
 }
 

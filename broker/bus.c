@@ -16,6 +16,5 @@ bus_state_str(enum bus_state s)
 const struct bus_ops *
 bus_chosen(const struct conf *conf)
 {
-    (void)conf;
-    return &bus_none;
+    return conf->redis_url.n > 0 ? &bus_redis : &bus_none;
 }

@@ -20,7 +20,7 @@ give_up_rights(struct broker *b, const struct conf *conf)
     struct priv_state now = priv_look();
     broker_show_rights(b, &now);
     const char *why;
-    if (conf->run_seccomp && !calls_limit(CALLS_BROKER, &why))
+    if (conf->run_seccomp && !calls_limit(conf->redis_url.n > 0 ? CALLS_BROKER | CALLS_BUS : CALLS_BROKER, &why))
         log_warn("calls-not-limited", "why=\"%s\"", why);
 }
 

@@ -107,6 +107,18 @@ static const struct bound {
     {"rt_sigaction", 0, SCMP_CMP_EQ, SIGABRT, 0},
 };
 
+/* A broker's way to Redis: streams, of these families. Connecting is the ring's. */
+static int
+allow_streams(scmp_filter_ctx f)
+{
+    static const int families[] = {AF_UNIX, AF_INET, AF_INET6};
+    int rc = 0, nr = seccomp_syscall_resolve_name("socket");
+    for (size_t i = 0; rc == 0 && i < ARRAY_LEN(families); i++)
+        rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0),
+            SCMP_A1(SCMP_CMP_EQ, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    return rc;
+}
+
 static int
 allow(scmp_filter_ctx f, const char *name)
 {
@@ -135,7 +147,7 @@ fill(scmp_filter_ctx f, enum calls_who who)
 #include "common/tbl/calls.def"
 #undef CALL
 #undef DEADLY
-    return rc;
+    return rc == 0 && (who & CALLS_BUS) != 0 ? allow_streams(f) : rc;
 }
 
 /* All threads at once; foreign calling conventions end the process; no slower memory (SSBD) for it. */

@@ -7,7 +7,7 @@
 
 #include "common/base.h"
 
-enum calls_who { CALLS_WORKER = 1, CALLS_BROKER = 2, CALLS_BOTH = 3 };
+enum calls_who { CALLS_WORKER = 1, CALLS_BROKER = 2, CALLS_BOTH = 3, CALLS_BUS = 4 }; /* bits; BUS: a broker that speaks to other servers */
 
 /* From now on, in all threads. No way back. False with a sentence where the kernel does not do it; with
  * sanitizers, which make calls of their own, it says so and does nothing. */

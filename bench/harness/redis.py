@@ -106,10 +106,10 @@ def floor(a, bin_dir, mode, server, *words):
     return json.loads(subprocess.run(cmd, stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout)
 
 
-def benchmark(a, server):
+def benchmark(a, server, pipeline):
     """redis-benchmark's own rate of PUBLISH to a channel that nobody hears, one connection."""
     n = max(10000, int(400000 * a.duration))
-    out = subprocess.run(["taskset", "-c", str(a.cpu), "redis-benchmark", "-p", str(server.port), "-c", "1", "-P", str(a.pipeline), "-n",
+    out = subprocess.run(["taskset", "-c", str(a.cpu), "redis-benchmark", "-p", str(server.port), "-c", "1", "-P", str(pipeline), "-n",
                           str(n), "--csv", "PUBLISH", "bench", "x" * a.payload], stdout=subprocess.PIPE, text=True, check=True).stdout
     row = list(csv.DictReader(io.StringIO(out)))[-1]
     return {"per_second": float(row["rps"]), "messages": n}

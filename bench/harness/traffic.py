@@ -13,20 +13,20 @@ DEFAULTS = {
     "hosts": (100, "hosts"),
     "brokers": (1, "brokers of each host: a channel is one broker's, control messages go to all"),
     "channels": (1_000_000, "channels there are to choose from"),
-    "clients": (10_000, "clients of each host"),
+    "clients": (5_000, "clients of each host"),
     "subscriptions": (10, "channels that each client hears"),
     "sub_skew": (1.0, "channel k is subscribed to in proportion to 1 / k^this"),
     "pub_skew": (1.0, "... and published to: the ranks are the same, which is the dear case"),
-    "publishes": (50_000.0, "publishes per second of all hosts together"),
+    "publishes": (25_000.0, "publishes per second of all hosts together"),
     "stay": (300.0, "seconds that a client hears a channel before it takes another one, on average"),
     "payload": (128, "bytes of a message's data"),
-    "heartbeat": (5.0, "bus.heartbeat, seconds"),
+    "heartbeat": (1.0, "bus.heartbeat, seconds"),
     "marks": (1, "bus.marks: 0 is off"),
-    "ask_window": (0.05, "seconds for which a broker collects names before it asks; 0: an ask for each"),
-    "answer_within": (0.0, "seconds: who has been silent on a channel for longer does not answer; 0: all who remember it do"),
+    "ask_window": (0.0, "what if a broker collected names for so many seconds before it asks? 0: it asks in each turn, for one name mostly"),
+    "answer_within": (0.0, "what if nobody answered who has been silent on a channel for so many seconds? 0: all do who have published there"),
+    "uptime": (86400.0, "seconds that brokers have been up, which is what they have published in"),
     "mark_window": (0.05, "seconds in which one mark serves all who asked"),
-    "sources": (1_000_000, "channels whose numbers a broker remembers: bus.max_sources"),
-    "window": (10.0, "seconds that are simulated (after one heartbeat that is not counted)"),
+    "window": (5.0, "seconds that are simulated (after one heartbeat that is not counted)"),
     "seed": (1, "of the draws"),
 }
 # Bytes before the data in a message, and of what has none (proto/envelope.h).
@@ -123,29 +123,6 @@ def plan(s, rnd, clients, publishes):
             yield (t, "change", host, slot, *clients.change(host, slot))
 
 
-def remembered_for(s, zipf):
-    """Seconds of silence after which an origin has forgotten a channel: the characteristic time of a least-recently-used
-    memory of `sources` entries (Che, Tung and Wang, 2002). Infinite if all of them fit."""
-    rate = s.publishes / (s.hosts * s.brokers)
-    if s.sources * s.brokers >= s.channels or rate == 0:
-        return math.inf
-    # Ranks in steps that grow, as the sum is smooth.
-    ranks = sorted({int(1.02 ** i) for i in range(2000) if 1.02 ** i <= s.channels} | {1, s.channels + 1})
-
-    def held(tau):
-        total = 0.0
-        for a, b in zip(ranks, ranks[1:]):
-            q = (zipf.cum[b - 2] - (zipf.cum[a - 2] if a > 1 else 0)) / (b - a) / zipf.cum[-1]
-            total += (b - a) * -math.expm1(-rate * q * tau)
-        return total
-
-    low, high = 1e-3, 1e12
-    for _ in range(200):
-        mid = math.sqrt(low * high)
-        low, high = (mid, high) if held(mid) < s.sources else (low, mid)
-    return low
-
-
 class Tally:
     """What the bus carries, channel by channel; control topics apart."""
 
@@ -202,12 +179,12 @@ class Tally:
             self.count("mark_asked", channel, self.hearing[channel])
 
     def answering(self, channel):
-        """Origins that remember having published there."""
+        """Origins that have published there: also those that have forgotten their numbers, who say so."""
         if not self.warm:
             return len(self.sources.get(channel, ()))
         rate = self.s.publishes * self.pubs.chance(channel) / self.s.hosts
-        tau = min(self.tau, self.s.answer_within or math.inf)
-        p = 1.0 if tau == math.inf else -math.expm1(-rate * tau)
+        tau = min(self.s.uptime, self.s.answer_within or math.inf)
+        p = -math.expm1(-rate * tau)
         if p > 0.999:
             return self.s.hosts
         return sum(self.rnd.random() < p for _ in range(self.s.hosts))
@@ -223,7 +200,6 @@ class Tally:
         s = self.s
         self.clients, self.pubs, self.rnd = clients, pubs, rnd
         self.hearing = clients.hearing()
-        self.tau = remembered_for(s, pubs) if self.warm else math.inf
         start = s.heartbeat if self.warm and s.marks else 0.0
         self.counting, end = start == 0.0, start + s.window
         for e in events:

@@ -73,6 +73,19 @@ poisson_keeps_its_rate_and_its_spread(void **state)
 }
 
 static void
+bursts_keep_the_mean_rate(void **state)
+{
+    (void)state;
+    struct sched s = sched_make_burst(5, 1000, 10);
+    uint64_t at, n = 0;
+    while (sched_take(&s, 5 + 999999999, &at)) {
+        assert_true(at == 5 + n / 10 * 10000000);
+        n++;
+    }
+    assert_int_equal(n, 1000);
+}
+
+static void
 ramp_grows_evenly(void **state)
 {
     (void)state;
@@ -297,6 +310,7 @@ main(void)
         cmocka_unit_test(timetable_does_not_drift),
         cmocka_unit_test(late_turns_catch_up_with_their_due_times),
         cmocka_unit_test(poisson_keeps_its_rate_and_its_spread),
+        cmocka_unit_test(bursts_keep_the_mean_rate),
         cmocka_unit_test(ramp_grows_evenly),
         cmocka_unit_test(zipf_chooses_by_rank),
         cmocka_unit_test(sequence_in_order),
