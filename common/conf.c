@@ -1444,10 +1444,29 @@ put_value(const void *at, const struct row *r, char *out, size_t out_n)
     }
 }
 
+/* Passwords of redis.url (user:password@, ?password=) are nobody's business who looks at settings. Several URLs are
+ * parted by commas, which a password may have, too: all from the first login's colon to the last @ is hidden then. */
+static void
+hide_passwords(char *text)
+{
+    for (char *at = strstr(text, "://"); at != NULL; at = strstr(at + 1, "://")) {
+        char *next = strstr(at + 1, "://"), *end = NULL, *colon = strchr(at + 3, ':');
+        for (char *p = at; *p != '\0' && p != next; p++)
+            end = *p == '@' ? p : end;
+        if (end == NULL || colon == NULL || colon > end)
+            continue;
+        memmove(colon + 1, end, strlen(end) + 1);
+    }
+    for (char *at = strstr(text, "password="); at != NULL; at = strstr(at + 9, "password="))
+        memmove(at + 9, at + 9 + strcspn(at + 9, "&,"), strlen(at + 9 + strcspn(at + 9, "&,")) + 1);
+}
+
 void
 conf_row_value(const struct conf *c, unsigned i, char *out, size_t out_n)
 {
     put_value(field(c, &rows[i]), &rows[i], out, out_n);
+    if (strcmp(rows[i].name, "redis.url") == 0)
+        hide_passwords(out);
 }
 
 const char *

@@ -327,6 +327,107 @@ names_and_sockets_are_reached(void **state)
     UNTIL(strstr(redis_link_why(unknown), "name") != NULL);
 }
 
+/* -- TLS -- */
+
+static char keys[64];
+
+static void
+run(const char *fmt, const char *a1, const char *a2)
+{
+    char command[800];
+    _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wformat-nonliteral\"")
+    int n = snprintf(command, sizeof command, fmt, keys, a1, a2);
+    _Pragma("GCC diagnostic pop")
+    assert_true(n > 0 && (size_t)n < sizeof command);
+    assert_int_equal(system(command), 0);
+}
+
+/* An authority, and what it says of a name: DIR/ca.pem, DIR/NAME.pem, DIR/NAME.key. */
+static void
+make_keys(void)
+{
+    snprintf(keys, sizeof keys, "/tmp/t-redis-keys-XXXXXX");
+    assert_non_null(mkdtemp(keys));
+    run("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=%s%s "
+        "-addext basicConstraints=critical,CA:TRUE 2>/dev/null", "authority", "");
+}
+
+static void
+make_certificate(const char *name, const char *what_for)
+{
+    run("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %s.key -out new.csr -subj /CN=%s 2>/dev/null",
+        name, name);
+    run("cd %s && printf '%s' >new.ext && openssl x509 -req -in new.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 "
+        "-extfile new.ext -out %s.pem 2>/dev/null", what_for, name);
+}
+
+static void
+set_key(const char *name, const char *file)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", keys, file);
+    set(name, path);
+}
+
+static void
+certificates_are_verified_and_shown(void **state)
+{
+    (void)state;
+    char more[600];
+    make_keys();
+    make_certificate("server", "subjectAltName=DNS:localhost,IP:127.0.0.1");
+    make_certificate("other", "subjectAltName=DNS:elsewhere");
+    make_certificate("client", "extendedKeyUsage=clientAuth");
+    snprintf(more, sizeof more, "--user bus on >s ~* &* +@all --tls-cert-file %s/server.pem --tls-key-file %s/server.key --tls-ca-cert-file %s/ca.pem --tls-auth-clients yes",
+        keys, keys, keys);
+    t_redis_start(&server, more);
+    /* the same port, with TLS from now on */
+    t_redis_expect(&server, "OK", "CONFIG SET port 0");
+    char port[16];
+    snprintf(port, sizeof port, "%u", server.port);
+    t_redis_expect(&server, "OK", "CONFIG SET tls-port %s", port);
+    set_key("redis.tls_ca", "ca.pem");
+    set_key("redis.tls_certificate", "client.pem");
+    set_key("redis.tls_key", "client.key");
+    open_io();
+    struct redis_link *l = link_to("rediss://bus:s@127.0.0.1:%u", 0);
+    (void)link_to("rediss://bus:s@localhost:%u", REDIS_SUBSCRIBES);
+    struct redis_link *plain = link_to("redis://bus:s@127.0.0.1:%u", 0);
+    UNTIL(told.ups == 2);
+    for (uint64_t i = 1; i <= 3000; i++) {
+        while (!publish(l, "x", i))
+            turn();
+    }
+    static const uint8_t big[1000000];
+    UNTIL(told.replies == 3000);
+    assert_true(redis_link_publish(l, VIEW("PUBLISH"), VIEW(""), VIEW("x"), VIEW("h"), view_of(big, sizeof big), 3001));
+    UNTIL(told.replies == 3001 && told.in_order);
+    assert_int_equal(told.errors, 0);
+    assert_false(redis_link_is_up(plain));
+    t_redis_expect(&server, "OK", "CONFIG SET tls-cert-file %s/other.pem tls-key-file %s/other.key", keys, keys);
+    struct redis_link *wrong = link_to("rediss://bus:s@127.0.0.1:%u", 0);
+    UNTIL(strstr(redis_link_why(wrong), "IP address mismatch") != NULL);
+    redis_io_close(io);
+    set("redis.tls_verify", "off");
+    told.ups = 0;
+    open_io();
+    (void)link_to("rediss://bus:s@127.0.0.1:%u", 0);
+    UNTIL(told.ups == 1);
+    redis_io_close(io); /* no certificate of ours: the server ends it */
+    set("redis.tls_certificate", "");
+    set("redis.tls_key", "");
+    open_io();
+    struct redis_link *bare = link_to("rediss://bus:s@127.0.0.1:%u", 0);
+    UNTIL(metrics[BM_redis_failures_total] > 3 && redis_link_why(bare) != NULL);
+    redis_io_close(io); /* and an authority that did not sign */
+    set("redis.tls_verify", "on");
+    set_key("redis.tls_ca", "other.pem");
+    open_io();
+    struct redis_link *unknown = link_to("rediss://bus:s@127.0.0.1:%u", 0);
+    UNTIL(strstr(redis_link_why(unknown), "self-signed certificate") != NULL);
+    run("rm -r %s%s%s", "", "");
+}
+
 /* -- servers that lie -- */
 
 static int liar = -1;
@@ -460,6 +561,7 @@ main(void)
         T(logins_are_asked_for_and_refused),
         T(passwords_come_from_a_file),
         T(names_and_sockets_are_reached),
+        T(certificates_are_verified_and_shown),
         T(what_was_not_asked_ends_the_link),
         T(who_never_answers_costs_a_timeout),
         T(nothing_is_taken_beyond_the_window),
