@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "common/bug.h"
@@ -63,6 +64,31 @@ report_median(double *v, uint32_t n)
         return 0;
     qsort(v, n, sizeof v[0], by_value);
     return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+double
+report_half_width(const double *v, uint32_t n)
+{
+    /* Two-sided 95 % points by degrees of freedom; beyond the last the normal one, a little above it. */
+    static const double t95[] = {0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+        2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
+    double sum = 0, squares = 0;
+    if (n < 2)
+        return 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += v[i];
+    for (uint32_t i = 0; i < n; i++)
+        squares += (v[i] - sum / n) * (v[i] - sum / n);
+    return (n - 1 < ARRAY_LEN(t95) ? t95[n - 1] : 2.0) * sqrt(squares / (n - 1) / n);
+}
+
+static double
+half_width(const struct sample_set *set, enum figure f)
+{
+    double v[OPT_REPEAT_MAX];
+    for (uint32_t i = 0; i < set->n; i++)
+        v[i] = figure(&set->sample[i], f);
+    return report_half_width(v, set->n);
 }
 
 static double
@@ -159,6 +185,9 @@ json_samples(FILE *f, const struct sample_set *set)
     fputs("],\"median\":{", f);
     for (int i = 0; i < F_N; i++)
         fprintf(f, "%s\"%s\":%.4f", i ? "," : "", figure_name[i], median(set, (enum figure)i));
+    fputs("},\"half_width95\":{", f);
+    for (int i = 0; i < F_N; i++)
+        fprintf(f, "%s\"%s\":%.4f", i ? "," : "", figure_name[i], half_width(set, (enum figure)i));
     fputs("},\"repeats\":[", f);
     for (uint32_t k = 0; k < set->n; k++) {
         const struct sample *s = &set->sample[k];
@@ -258,18 +287,29 @@ text_latency(FILE *f, const char *what, const struct sample_set *set)
         median(set, F_P90), median(set, F_P99), median(set, F_P999), median(set, F_MAX));
 }
 
+/* " +- half the 95 % interval", where there are repeats to tell. */
+static const char *
+spread(const struct sample_set *set, enum figure f, int digits, char to[static 48])
+{
+    to[0] = 0;
+    if (set->n > 1)
+        snprintf(to, 48, " +- %.*f", digits, half_width(set, f));
+    return to;
+}
+
 static void
 text_samples(FILE *f, const struct report *r)
 {
+    char about[48];
     const struct sample_set *set = &r->set;
     enum scenario scen = r->opt->scenario;
     const char *unit = scen == SCEN_CONNECT || scen == SCEN_RECONNECT ? "connections" :
         scen == SCEN_CHURN                                            ? "answers" :
                                                                         "deliveries";
-    fprintf(f, "  %s/s      %.0f\n", unit, median(set, F_RATE));
+    fprintf(f, "  %s/s      %.0f%s\n", unit, median(set, F_RATE), spread(set, F_RATE, 0, about));
     if (r->has_cpu)
-        fprintf(f, "  server            %.3f us of CPU each, %.2f cores\n", median(set, F_CPU),
-            median(set, F_SERVER));
+        fprintf(f, "  server            %.3f%s us of CPU each, %.2f cores\n", median(set, F_CPU),
+            spread(set, F_CPU, 3, about), median(set, F_SERVER));
     fprintf(f, "  load generator    %.2f cores\n", median(set, F_LOAD));
     text_latency(f, "latency, us", set);
     fputs("  each repeat      ", f);

@@ -64,6 +64,8 @@ struct report {
 };
 
 void report_latency(struct sample *s, const struct hist *h);
+/* Half the width of the 95 % interval of the mean, from the spread of n values (Student's t); 0 below two. */
+double report_half_width(const double *v, uint32_t n);
 /* Median; sorts v. */
 double report_median(double *v, uint32_t n);
 /* The highest reading of memory. */

@@ -234,12 +234,12 @@ class NatsWs(Nats):
 class Mosquitto(Peer):
     name, title, words = "mosquitto", "Mosquitto, MQTT over WebSocket", ["--as=mqtt"]
     modes, path = ("ws", "wss"), "/mqtt"
-    settings = "MQTT 3.1.1, QoS 0; set_tcp_nodelay on, max_queued_messages 0 (no bound): with the default of 1,000 it drops"
+    settings = "MQTT 3.1.1, QoS 0; set_tcp_nodelay on"
 
     def start(self):
         conf = self.folder / "mosquitto.conf"
         bare = srv.free_port()  # 2.0.11 starts no WebSocket listener unless it has one without
-        conf.write_text(f"allow_anonymous true\nuser root\nset_tcp_nodelay true\nlog_type none\nmax_queued_messages 0\nlistener {bare} 127.0.0.1\n"
+        conf.write_text(f"allow_anonymous true\nuser root\nset_tcp_nodelay true\nlog_type none\nlistener {bare} 127.0.0.1\n"
                         f"listener {self.port} 127.0.0.1\nprotocol websockets\n"
                         f"listener {self.tls_port} 127.0.0.1\nprotocol websockets\ncertfile {self.cert}\nkeyfile {self.key}\n")
         self.run(["mosquitto", "-c", str(conf)], wait=(self.port, self.tls_port), stdout=subprocess.DEVNULL)
@@ -253,12 +253,12 @@ class Nchan(Peer):
     name, title, path = "nchan", "nginx with nchan", "/{role}/{channel}"
     words = ["--as=ws", "--ws-subscribe=", "--ws-subscribed=", "--ws-publish={payload}", "--ws-message={payload}", "--ws-ignore=queued messages"]
     modes = ("ws", "wss")
-    settings = "one worker process, channels in its own memory store; nchan_message_buffer_length 1000, so that it loses nothing"
+    settings = "one worker process, channels in its own memory store of 256 MiB"
 
     def start(self):
         self.folder.chmod(0o755)
         conf = self.folder / "nginx.conf"
-        listen = "".join(f"location ~ ^/{role}/(\\S+)$ {{ {kind} websocket; nchan_channel_id $1; nchan_message_buffer_length 1000; "
+        listen = "".join(f"location ~ ^/{role}/(\\S+)$ {{ {kind} websocket; nchan_channel_id $1; "
                          "nchan_subscriber_first_message newest; nchan_websocket_ping_interval 0; }\n"
                          for role, kind in (("sub", "nchan_subscriber"), ("pub", "nchan_publisher"), ("both", "nchan_pubsub")))
         conf.write_text(f"load_module {NCHAN};\ndaemon off;\nworker_processes 1;\nworker_rlimit_nofile 65536;\npid {self.folder}/pid;\n"
