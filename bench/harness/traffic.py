@@ -30,7 +30,7 @@ DEFAULTS = {
     "seed": (1, "of the draws"),
 }
 # Bytes before the data in a message, and of what has none (proto/envelope.h).
-ENVELOPE = {"data": 40, "mark": 40, "heartbeat": 96, "ask": 40, "ask_name": 2}
+ENVELOPE = {"data": 21, "mark": 20, "heartbeat": 96, "ask": 20, "ask_name": 1}
 PREFIX = "ringcast:"
 
 
@@ -175,19 +175,22 @@ class Tally:
         if t < self.marked.get(channel, 0):
             return
         self.marked[channel] = t + self.s.mark_window
-        for _ in range(self.answering(channel)):
+        for _ in range(self.answering(channel, host)):
             self.count("mark_asked", channel, self.hearing[channel])
+        for origin in range(self.s.hosts if self.s.marks else 0):
+            if origin != host:
+                self.last.pop((channel, origin), None)  # this mark serves as that after a quiet heartbeat, too
 
-    def answering(self, channel):
+    def answering(self, channel, host):
         """Origins that have published there: also those that have forgotten their numbers, who say so."""
         if not self.warm:
-            return len(self.sources.get(channel, ()))
+            return len(self.sources.get(channel, set()) - {host})
         rate = self.s.publishes * self.pubs.chance(channel) / self.s.hosts
         tau = min(self.s.uptime, self.s.answer_within or math.inf)
         p = -math.expm1(-rate * tau)
         if p > 0.999:
-            return self.s.hosts
-        return sum(self.rnd.random() < p for _ in range(self.s.hosts))
+            return self.s.hosts - 1
+        return sum(self.rnd.random() < p for _ in range(self.s.hosts - 1))
 
     def quieten(self, t):
         """Marks of channels that have been quiet for a heartbeat by now."""
@@ -225,7 +228,7 @@ def bulk(n):
 
 
 def key_bytes(channel):
-    return len(PREFIX) + 1 + len(channel_name(channel))
+    return len(PREFIX) + len(channel_name(channel))
 
 
 def sizes(key, body, shard=False):
@@ -261,7 +264,7 @@ def mixed(k):
 
 def owner(topology, servers):
     if topology == "sharded":
-        return lambda c: slot_of(PREFIX + "c" + channel_name(c)) * servers // 16384
+        return lambda c: slot_of(PREFIX + channel_name(c)) * servers // 16384
     return lambda c: mixed(c) % servers
 
 
@@ -331,7 +334,7 @@ def control(t, loads, topology):
     ask = int(ENVELOPE["ask"] + names * (ENVELOPE["ask_name"] + len(channel_name(0))))
     for n, body in ((t.asks, ask), (t.heartbeats, ENVELOPE["heartbeat"])):
         for at in range(1 if topology == "plain" else len(loads)):
-            put(loads, at, topology, "control", n, n * hears, *sizes(len(PREFIX) + 8, body, topology == "sharded"), body)
+            put(loads, at, topology, "control", n, n * hears, *sizes(len(PREFIX) + 5, body, topology == "sharded"), body)
 
 
 def simulate(s):
