@@ -89,7 +89,7 @@ learn_names(void)
 #undef DEADLY
 }
 
-/* Calls that are allowed with these arguments only. */
+/* Calls that are allowed with these arguments only; with any of several rows. */
 static const struct bound {
     const char *name;
     unsigned arg;
@@ -97,6 +97,7 @@ static const struct bound {
     uint64_t a, b;
 } bounds[] = {
     {"io_uring_register", 1, SCMP_CMP_EQ, IORING_UNREGISTER_PBUF_RING, 0},
+    {"io_uring_register", 1, SCMP_CMP_EQ, IORING_UNREGISTER_RING_FDS, 0},
     {"mmap", 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0},
     {"mprotect", 2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0},
     {"socket", 0, SCMP_CMP_EQ, AF_UNIX, 0},
@@ -125,12 +126,18 @@ allow(scmp_filter_ctx f, const char *name)
     int nr = seccomp_syscall_resolve_name(name);
     if (nr < 0) /* not here, or under another number of the same meaning */
         return 0;
-    for (size_t i = 0; i < ARRAY_LEN(bounds); i++) {
+    bool bounded = false;
+    int rc = 0;
+    for (size_t i = 0; i < ARRAY_LEN(bounds) && rc == 0; i++) {
         const struct bound *b = &bounds[i];
-        if (strcmp(b->name, name) == 0)
-            return seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 1,
-                (struct scmp_arg_cmp){.arg = b->arg, .op = b->how, .datum_a = b->a, .datum_b = b->b});
+        if (strcmp(b->name, name) != 0)
+            continue;
+        bounded = true;
+        rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 1,
+            (struct scmp_arg_cmp){.arg = b->arg, .op = b->how, .datum_a = b->a, .datum_b = b->b});
     }
+    if (bounded)
+        return rc;
     if (strcmp(name, "tgkill") == 0)
         return seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     return seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 0);

@@ -79,8 +79,12 @@ ring_start(struct ring *r, const unsigned char *ops, unsigned count)
 {
     struct io_uring_restriction all[RESTRICTIONS_MAX];
     unsigned n = 0;
-    BUG_ON(count + 2 > RESTRICTIONS_MAX);
+    BUG_ON(count + 3 > RESTRICTIONS_MAX);
     memset(all, 0, sizeof all);
+    /* The kernel then finds the ring without looking up a descriptor for each call; known to this thread alone. */
+    (void)io_uring_register_ring_fd(&r->u);
+    all[n].opcode = IORING_RESTRICTION_REGISTER_OP;
+    all[n++].register_op = IORING_UNREGISTER_RING_FDS;
     all[n].opcode = IORING_RESTRICTION_REGISTER_OP;
     all[n++].register_op = IORING_UNREGISTER_PBUF_RING;
     all[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;

@@ -69,7 +69,7 @@ ring_more(struct ring_done d)
  * into a sentence with a remedy. */
 int ring_init(struct ring *r, unsigned sq_entries, unsigned cq_entries) MUST_CHECK;
 /* The same in two steps: a ring that takes no submissions yet, and its start. From then on it does the named
- * operations (IORING_OP_...) only, whoever writes into it, and of registrations only the end of buffers: what else
+ * operations (IORING_OP_...) only, whoever writes into it, and of registrations only the ends of its own: what else
  * there is, ring_bufs_init among it, comes before. A kernel that knows no restrictions starts it without. */
 int ring_prepare(struct ring *r, unsigned sq_entries, unsigned cq_entries) MUST_CHECK;
 int ring_start(struct ring *r, const unsigned char *ops, unsigned count) MUST_CHECK;

@@ -102,7 +102,10 @@ struct conn {
     /* Output */
     struct segq out;        /* whole frames, the first perhaps in part (worker/outq.h) */
     struct tls_conn *tls;   /* NULL: plain, or no whole record has come yet */
+    /* Up to here is a cache line, and all that queueing a delivery touches; what its completion looks at is in the next. */
     uint32_t sent_in;       /* round of pacing it was last sent to in */
+    uint32_t behind;        /* first of its subscriptions that are behind: slot of the laggard + 1; 0: none */
+    uint32_t frame_left;    /* bytes at the front of the queue that end a frame the client has in part */
     uint32_t stall_at;      /* tick since which nothing was taken; while CF_SLOW */
     /* Input */
     struct conn_in *in;
@@ -110,7 +113,6 @@ struct conn {
     uint32_t deadline;      /* of the present state: head, handshake, next ping, end of closing */
     uint32_t heard_at;      /* tick of the last input */
     uint64_t control_ns;    /* bucket of ws.control_rate: when all that came would have been due */
-    uint32_t frame_left;    /* bytes at the front of the queue that end a frame the client has in part */
     uint32_t turn_bytes;    /* input processed in turn turn_at */
     uint32_t turn_at;
     uint16_t turn_packets;
@@ -137,8 +139,6 @@ struct conn {
     };
     bool has_table;
     struct pmd_own *own;    /* streams of its own, what it let us inflate; NULL: nothing of that (worker/pmd.h) */
-    /* Subscriptions, once more */
-    uint32_t behind;        /* first of its subscriptions that are behind: slot of the laggard + 1; 0: none */
     /* Links of the queue it stands in: unshaken, or waiting (never both: who waits is shaken). */
     uint32_t next, prev;
 };
@@ -191,16 +191,18 @@ uint32_t conn_frame_size(const uint8_t *p);
 /* ... and of what it carries. */
 uint32_t conn_payload_size(const uint8_t *p);
 
+/* pool_at and pool_slot with a size that the compiler knows: a shift in place of a division, several times for each
+ * delivery. */
 static inline struct conn *
 conn_at(const struct worker *w, uint32_t slot)
 {
-    return pool_at(&w->conns, slot);
+    return (struct conn *)(void *)w->conns.mem + slot;
 }
 
 static inline uint32_t
 conn_slot(const struct worker *w, const struct conn *c)
 {
-    return pool_slot(&w->conns, c);
+    return (uint32_t)(c - (const struct conn *)(const void *)w->conns.mem);
 }
 
 void queue_append(struct worker *w, struct slot_queue *q, struct conn *c);

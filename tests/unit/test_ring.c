@@ -430,6 +430,7 @@ a_restricted_ring_does_what_it_was_started_for_and_nothing_else(void **state)
     if (!r.restricted)
         skip();
     assert_non_null(strstr(ring_describe(&r), "restricted=yes"));
+    assert_true(r.u.int_flags & 1); /* calls name it by its place among the thread's rings (liburing's INT_FLAG_REG_RING) */
     nop(&r, OP_A, 1, 1);
     struct io_uring_sqe *sqe = ring_sqe(&r);
     io_uring_prep_openat(sqe, -1, "/etc/passwd", 0, 0);
@@ -443,6 +444,12 @@ a_restricted_ring_does_what_it_was_started_for_and_nothing_else(void **state)
     assert_int_equal(io_uring_register_personality(&r.u), -EACCES);
     ring_bufs_fini(&r, &b);
     ring_fini(&r);
+    for (int i = 0; i < 40; i++) { /* its place is given back: a thread has 16 */
+        assert_int_equal(ring_prepare(&r, 8, 16), 0);
+        assert_int_equal(ring_start(&r, ops, ARRAY_LEN(ops)), 0);
+        assert_true(r.u.int_flags & 1);
+        ring_fini(&r);
+    }
 }
 
 int
