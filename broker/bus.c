@@ -16,5 +16,7 @@ bus_state_str(enum bus_state s)
 const struct bus_ops *
 bus_chosen(const struct conf *conf)
 {
-    return conf->redis_url.n > 0 ? &bus_redis : &bus_none;
+    if (conf->redis_url.n == 0)
+        return &bus_none;
+    return strcmp(conf->redis_mode, "cluster") == 0 ? &bus_rcluster : &bus_redis;
 }

@@ -1246,11 +1246,12 @@ check_words(const struct conf *c, struct conf_error *err)
 {
     static const char *const unserved[] = {"silent", "error", NULL}, *const connects[] = {"429", "close", NULL},
         *const answers[] = {"delay", "error", "close", NULL}, *const local_bus[] = {"local", "bus", NULL},
-        *const unconfirmed[] = {"ack", "error", NULL};
+        *const unconfirmed[] = {"ack", "error", NULL}, *const modes[] = {"standalone", "cluster", NULL};
     return check_word(c, "bus.order", c->bus_order, local_bus, err) &&
         check_word(c, "bus.ack", c->bus_ack, local_bus, err) &&
         check_word(c, "bus.unconfirmed", c->bus_unconfirmed, unconfirmed, err) &&
         check_word(c, "sc.unserved", c->sc_unserved, unserved, err) &&
+        check_word(c, "redis.mode", c->redis_mode, modes, err) &&
         check_word(c, "rate.packet_answer", c->rate_packet_answer, answers, err) &&
         check_word(c, "rate.byte_answer", c->rate_byte_answer, answers, err) &&
         check_word(c, "rate.subscribe_answer", c->rate_subscribe_answer, answers, err) &&

@@ -244,7 +244,7 @@ DOORS = {
     r"hiredis.*": r"broker/redis_reply\.c|tests/unit/t_redis\.c",
     # One function of it: in the maps that hash names from clients, and over the text of ipc.def.
     # And the floor that finding a channel is measured beside.
-    r"xxhash\.h": r"proto/ipc\.c|worker/(addrs|link|subs)\.c|broker/(across|bus_redis|chan|origins)\.c|bench/micro_cases\.c",
+    r"xxhash\.h": r"proto/ipc\.c|worker/(addrs|link|subs)\.c|broker/(across|bus_redis|chan|origins|rtopic)\.c|bench/micro_cases\.c",
     r"seccomp\.h": r"common/calls\.c",
     r"cmocka\.h": r"tests/.*",
 }
@@ -515,6 +515,7 @@ def pages_are_fresh(house):
 PARSERS = {
     "proxyline": "proto/proxyline.c", "forwarded": "proto/forwarded.c", "http": "proto/http.c", "ws": "proto/ws.c", "json": "proto/json.c", "lane": "common/lane.c", "conf": "common/conf.c",
     "deflate": "proto/deflate.c", "tls": "worker/tls.c", "redisurl": "proto/redisurl.c", "redis_reply": "broker/redis_reply.c",
+    "slotmap": "broker/slotmap.c",
 }
 LATER = {"msgpack": "proto/msgpack.c", "jwt": "proto/jwt.c", "envelope": "proto/envelope.c"}
 

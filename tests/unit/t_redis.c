@@ -205,7 +205,7 @@ void
 t_redis_end(struct t_redis *r)
 {
     t_redis_kill(r);
-    if (r->dir[0] != 0)
+    if (r->dir[0] != 0 && getenv("T_REDIS_KEEP") == NULL) /* for a look at its log */
         run_command("rm", r->dir);
     r->dir[0] = 0;
 }
@@ -361,7 +361,21 @@ t_cluster_end(struct t_cluster *c)
         t_redis_end(&c->node[i]);
 }
 
-/* By the line of CLUSTER NODES that a node writes about itself: "... myself,master ... 0-5460 5462 [1->-id]". */
+/* Of CLUSTER NODES: "... connected 0-5460 5462 [1->-id]". */
+static bool
+line_has_slot(const char *line, const char *end, unsigned slot)
+{
+    const char *p = strstr(line, " connected");
+    while (p != NULL && p < end && (p = strchr(p + 1, ' ')) != NULL && p < end) {
+        unsigned from, to;
+        int got = p[1] == '[' ? 0 : sscanf(p, " %u-%u", &from, &to);
+        if (got > 0 && slot >= from && slot <= (got == 2 ? to : from))
+            return true;
+    }
+    return false;
+}
+
+/* By the line that a node writes about itself. */
 int
 t_cluster_owner(const struct t_cluster *c, unsigned slot)
 {
@@ -370,28 +384,58 @@ t_cluster_owner(const struct t_cluster *c, unsigned slot)
             continue;
         const char *line = strstr(t_redis_ask(&c->node[i], "CLUSTER NODES"), "myself,master");
         const char *end = line != NULL ? strchr(line, '\n') : NULL;
-        for (const char *p = line != NULL ? strstr(line, " connected") : NULL; p != NULL && p < end;) {
-            unsigned from, to;
-            p = strchr(p + 1, ' ');
-            if (p == NULL || p >= end)
-                break;
-            int got = p[1] == '[' ? 0 : sscanf(p, " %u-%u", &from, &to);
-            if (got > 0 && slot >= from && slot <= (got == 2 ? to : from))
-                return (int)i;
-        }
+        if (end != NULL && line_has_slot(line, end, slot))
+            return (int)i;
     }
     return -1;
+}
+
+struct claim {
+    const struct t_cluster *c;
+    unsigned slot, owner;
+};
+
+bool
+t_cluster_agrees(const struct t_cluster *c, unsigned slot, unsigned owner)
+{
+    char first[48] = "";
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->node[i].pid == 0)
+            continue;
+        const char *said = strstr(t_redis_ask(&c->node[i], "CLUSTER INFO"), "cluster_current_epoch:");
+        if (said == NULL || (first[0] != 0 && strncmp(first, said, strlen(first)) != 0))
+            return false;
+        snprintf(first, sizeof first, "%.*s", (int)strcspn(said, "\r"), said);
+        said = t_redis_ask(&c->node[i], "CLUSTER NODES");
+        const char *line = said;
+        while (line != NULL && strncmp(line, c->node[owner].id, 40) != 0)
+            line = (line = strchr(line, '\n')) != NULL ? line + 1 : NULL;
+        const char *end = line != NULL ? strchr(line, '\n') : NULL;
+        if (end == NULL || !line_has_slot(line, end, slot))
+            return false;
+    }
+    return true;
+}
+
+static bool
+all_agree(void *arg)
+{
+    const struct claim *claim = arg;
+    return t_cluster_agrees(claim->c, claim->slot, claim->owner);
 }
 
 void
 t_cluster_move(struct t_cluster *c, unsigned slot, unsigned to)
 {
     int from = t_cluster_owner(c, slot);
+    struct claim claim = {c, slot, to};
     assert_true(from >= 0 && (unsigned)from != to);
     t_redis_expect(&c->node[to], "OK", "CLUSTER SETSLOT %u IMPORTING %s", slot, c->node[from].id);
     t_redis_expect(&c->node[from], "OK", "CLUSTER SETSLOT %u MIGRATING %s", slot, c->node[to].id);
     t_redis_expect(&c->node[to], "OK", "CLUSTER SETSLOT %u NODE %s", slot, c->node[to].id);
     t_redis_expect(&c->node[from], "OK", "CLUSTER SETSLOT %u NODE %s", slot, c->node[to].id);
+    /* The next move before all know of this one could end with two owners or none. */
+    t_redis_until(all_agree, &claim, "all nodes know that a slot moved");
 }
 
 /* -- sentinels -- */

@@ -54,7 +54,10 @@ void t_cluster_start(struct t_cluster *c, unsigned primaries, unsigned replicas,
 void t_cluster_end(struct t_cluster *c);
 /* The node that owns the slot by its own account, of those that run; -1: nobody does. */
 int t_cluster_owner(const struct t_cluster *c, unsigned slot);
-/* Moves a slot from who owns it to another node as a resharding does: MIGRATING and IMPORTING first, then NODE at both. */
+/* Whether all nodes that run name this owner of the slot, and are at the same epoch. */
+bool t_cluster_agrees(const struct t_cluster *c, unsigned slot, unsigned owner);
+/* Moves a slot from who owns it to another node as a resharding does: MIGRATING and IMPORTING first, then NODE at both; and
+ * waits until all nodes agree. */
 void t_cluster_move(struct t_cluster *c, unsigned slot, unsigned to);
 
 #define T_SENTINELS 3

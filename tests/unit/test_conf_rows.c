@@ -48,6 +48,7 @@ static const struct {
     {"tls.min_version", {"1.3", "1.2", "1.3"}, NULL},
     {"tls.client_verify", {"optional", "required", "off"}, "--tls.client_ca=/authorities"},
     {"sc.unserved", {"error", "silent", "error"}, NULL},
+    {"redis.mode", {"cluster", "standalone", "cluster"}, NULL},
 };
 
 /* Numbers that must be more than their least value. */
@@ -375,7 +376,7 @@ what_breaks_a_rule_is_refused_likewise(void **state)
         {"bus.order", "shrug"}, {"bus.ack", "shrug"}, {"bus.unconfirmed", "shrug"},
         {"rate.byte_answer", "shrug"}, {"rate.subscribe_answer", "shrug"}, {"rate.connect_answer", "delay"},
         {"http.trusted_proxies", "everybody"}, {"http.client_field", "x-real-ip"}, {"http.origins", "example.com"},
-        {"tls.min_version", "1.1"}, {"tls.client_verify", "maybe"}, {"sc.path", "relative"}, {"sc.unserved", "loud"},
+        {"tls.min_version", "1.1"}, {"tls.client_verify", "maybe"}, {"sc.path", "relative"}, {"sc.unserved", "loud"}, {"redis.mode", "big"},
         {"echo.path", "/with?query"},
     };
     (void)state;
