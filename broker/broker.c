@@ -13,9 +13,12 @@
 #include <unistd.h>
 
 #include "broker/across.h"
+#include "broker/ask.h"
 #include "broker/chan.h"
+#include "broker/hosts.h"
 #include "broker/metrics.h"
 #include "broker/peer.h"
+#include "broker/tally.h"
 #include "common/calls.h"
 #include "common/start.h"
 
@@ -116,6 +119,18 @@ broker_watch(struct broker *b)
         b->bus->ops->fn(b->bus, d);                                                                \
         return;                                                                                    \
     }
+#define ROUTE_ASK(fn)                                                                              \
+    {                                                                                              \
+        struct ask *a = pool_find(&b->asks, d.slot, d.gen);                                        \
+        if (a == NULL)                                                                             \
+            return;                                                                                \
+        a->inflight--;                                                                             \
+        if (a->gone)                                                                               \
+            ask_free(b, a);                                                                        \
+        else                                                                                       \
+            fn(b, a, d);                                                                           \
+        return;                                                                                    \
+    }
 #define ROUTE_BROKER(fn)                                                                           \
     {                                                                                              \
         fn(b, d);                                                                                  \
@@ -203,6 +218,7 @@ beat(struct broker *b)
     GAUGE(b, overflow_bytes, b->overflow_bytes);
     GAUGE(b, log_lost_total, log_lost());
     GAUGE(b, refused_calls_total, calls_refused());
+    ask_tick(b);
     if (!b->accepting)
         arm_accept(b);
 }
@@ -275,6 +291,8 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     ring_reap(&b->ring, dispatch, b);
     b->busy = false;
     each_peer(b, drain_peer);
+    tally_turn(b);
+    hosts_turn(b);
     across_turn(b);
     if (UNLIKELY(!b->settled))
         settle(b);
@@ -374,6 +392,8 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
     b->metrics = b->page.values;
     if (!across_open(b, bus_chosen(conf), err))
         return false;
+    if (!hosts_open(b) || !tally_init(b) || !ask_init(b))
+        return fail(err, "can't begin:", "memory", ENOMEM);
     arm_accept(b);
     return true;
 }
@@ -400,6 +420,9 @@ broker_fini(struct broker *b)
         }
     }
     across_close(b);
+    hosts_close(b);
+    tally_fini(b);
+    ask_fini(b);
     ring_fini(&b->ring);
     chans_fini(b);
     pool_fini(&b->peers);

@@ -29,6 +29,8 @@ enum broker_op {
 
 struct bus;
 struct across;
+struct hosts;
+struct tallies;
 
 struct broker {
     struct ring ring;
@@ -53,6 +55,10 @@ struct broker {
     struct bus *bus;          /* to other hosts; never NULL once it runs */
     struct across *across;    /* what lies above it; NULL when there is no bus */
     uint32_t bus_wait_ms;     /* how soon they want their next turn */
+    struct hosts *hosts;      /* who else is there; NULL when there is no bus */
+    struct tallies *tallies;  /* questions for subscribers under way */
+    struct pool asks;         /* struct ask: operators' questions */
+    struct mono since;        /* when it began */
     bool busy;                /* lanes hold more than the turn's budget */
     bool stuck;               /* a record waits for room in another ring's lane */
     bool accepting;

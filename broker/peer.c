@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include "broker/across.h"
+#include "broker/ask.h"
 #include "broker/chan.h"
 #include "broker/metrics.h"
+#include "broker/tally.h"
 #include "common/bug.h"
 #include "common/shm.h"
 
@@ -86,13 +88,19 @@ receive_hello(struct peer *p, struct greeting *g)
     return n == sizeof g->hello && g->fd_count == 1;
 }
 
-static const char *
-judge_hello(struct broker *b, struct peer *p, const struct greeting *g)
+bool
+peer_is_trusted(const struct broker *b, int fd)
 {
     struct ucred cred;
     socklen_t n = sizeof cred;
-    if (getsockopt(p->fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 ||
-        (cred.uid != geteuid() && cred.uid != 0 && cred.uid != b->worker_uid))
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0 &&
+        (cred.uid == geteuid() || cred.uid == 0 || cred.uid == b->worker_uid);
+}
+
+static const char *
+judge_hello(struct broker *b, struct peer *p, const struct greeting *g)
+{
+    if (!peer_is_trusted(b, p->fd))
         return "another user's process";
     if (g->hello.magic != IPC_MAGIC || g->hello.version != IPC_VERSION)
         return "another version of the lanes: run worker and broker of one release";
@@ -147,6 +155,12 @@ peer_on_hello(struct broker *b, struct peer *p, struct ring_done d)
 {
     struct greeting g = {.fd = -1};
     if (p->state != PEER_GREETING || d.res < 0) {
+        peer_drop(b, p, NULL);
+        return;
+    }
+    if (ask_is_one(p->fd) && peer_is_trusted(b, p->fd)) {
+        ask_take(b, p->fd);
+        p->fd = -1;
         peer_drop(b, p, NULL);
         return;
     }
@@ -636,11 +650,24 @@ on_publish(struct broker *b, struct peer *p, const struct lane_record *r, const 
 }
 
 static enum handled
+on_counted(struct broker *b, struct peer *p, const struct lane_record *r, const uint8_t *payload)
+{
+    uint32_t ask, count;
+    if (r->n != 8)
+        return NONSENSE;
+    memcpy(&ask, payload, 4);
+    memcpy(&count, payload + 4, 4);
+    tally_on_counted(b, p, ask, count);
+    return HANDLED;
+}
+
+static enum handled
 handle(struct broker *b, struct peer *p, const struct lane_record *r, const uint8_t *payload)
 {
     if (UNLIKELY((r->flags & IPC_ANSWER) && !peer_can_defer(p)))
         return HANDLE_LATER;
     switch (r->type) {
+    case IPC_TALLIED: return on_counted(b, p, r, payload);
     case IPC_SUBSCRIBE: return on_subscribe(b, p, r, payload);
     case IPC_UNSUBSCRIBE: return on_unsubscribe(b, p, r, payload);
     case IPC_PUBLISH: return on_publish(b, p, r, payload);
@@ -721,7 +748,8 @@ peer_drop(struct broker *b, struct peer *p, const char *why)
         count_dropped(b, p);
     }
     p->state = PEER_GONE;
-    shutdown(p->fd, SHUT_RDWR); /* brings the watch on it home */
+    if (p->fd >= 0)
+        shutdown(p->fd, SHUT_RDWR); /* brings the watch on it home */
     peer_free(b, p);
 }
 
@@ -730,7 +758,8 @@ peer_free(struct broker *b, struct peer *p)
 {
     if (p->state != PEER_GONE || p->inflight > 0)
         return;
-    close(p->fd);
+    if (p->fd >= 0)
+        close(p->fd);
     shm_unmap(p->seg, p->seg_bytes);
     buf_free(&p->overflow);
     free(p->chan_of);

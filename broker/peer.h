@@ -80,6 +80,8 @@ peer_slot(const struct broker *b, const struct peer *p)
 void peer_new(struct broker *b, int fd);
 void peer_on_hello(struct broker *b, struct peer *p, struct ring_done d);
 void peer_on_bell(struct broker *b, struct peer *p, struct ring_done d);
+/* Whether who is at the other end may ask and attach: our own user, root, or the workers' user. */
+bool peer_is_trusted(const struct broker *b, int fd) MUST_CHECK;
 /* Ends a peer: its interests go, its lanes are unmapped once nothing is in flight. */
 void peer_drop(struct broker *b, struct peer *p, const char *why);
 /* Handles up to `budget` records; true if there are more. */

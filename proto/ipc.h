@@ -57,6 +57,7 @@ struct ipc_segment {
     uint64_t magic, table_hash;
     uint32_t version, lane_bytes;
     _Atomic uint64_t worker_beat_ns __attribute__((aligned(128))); /* w: ring; monotonic */
+    _Atomic uint32_t connections; /* w: ring, with its heartbeat: for operators */
     _Atomic uint64_t broker_beat_ns __attribute__((aligned(128))); /* w: broker */
     _Atomic uint32_t given_up; /* w: broker, when it drops a ring though both live: messages were missed */
     uint8_t lanes[] __attribute__((aligned(128)));
@@ -84,6 +85,12 @@ struct ipc_welcome {
     uint32_t ok;
     char sentence[116];
 };
+
+/* Instead of HELLO, an operator's question (`ringcast hosts`): these eight bytes and a text. The answer is text in
+ * messages of at most IPC_ANSWER_MAX bytes, whose last line is "end"; then the broker hangs up. */
+#define IPC_ASK_MAGIC 0x31204b5341534352ull /* "RCSASK 1" */
+#define IPC_ASK_MAX (64 + IPC_NAME_MAX)
+#define IPC_ANSWER_MAX 16384
 
 /* Owner of a channel among `count` brokers: rendezvous hashing, so that another count moves few
  * channels. The same in every process: no seed (Thaler and Ravishankar, 1998). */

@@ -677,6 +677,23 @@ on_gap(struct link *l, const struct lane_record *r, const uint8_t *p)
 }
 
 static bool
+on_count(struct link *l, const struct lane_record *r, const uint8_t *p)
+{
+    uint32_t chan, gen, count;
+    if (r->n != 12)
+        return false;
+    memcpy(&chan, p, 4);
+    memcpy(&gen, p + 4, 4);
+    count = l->all->ops->on_count(l->all->arg, chan, gen);
+    uint8_t *at = link_put(l, IPC_TALLIED, 0, 0, 8);
+    if (at == NULL)
+        return true; /* the broker says that a ring did not answer */
+    memcpy(at, p + 8, 4);
+    memcpy(at + 4, &count, 4);
+    return true;
+}
+
+static bool
 on_done(struct link *l, const struct lane_record *r, const uint8_t *p)
 {
     uint32_t count;
@@ -747,6 +764,7 @@ handle(struct link *l, const struct lane_record *r, const uint8_t *p)
     case IPC_FAILED: return on_failed(l, r, p);
     case IPC_XOFF: return on_xoff(l, view_of(p, r->n));
     case IPC_GAP: return on_gap(l, r, p);
+    case IPC_TALLY: return on_count(l, r, p);
     case IPC_XON: return on_xon(l, view_of(p, r->n));
     default: return false;
     }
@@ -836,6 +854,7 @@ static void
 tick_up(struct links *ls, struct link *l)
 {
     atomic_store_explicit(&l->seg->worker_beat_ns, ls->now.ns, memory_order_relaxed);
+    atomic_store_explicit(&l->seg->connections, (uint32_t)ls->metrics[RM_connections], memory_order_relaxed);
     struct mono beat = {atomic_load_explicit(&l->seg->broker_beat_ns, memory_order_relaxed)};
     if (mono_reached(ls->now, ls->grace_until) && mono_since_ms(ls->now, l->since) > ls->conf->broker_dead_after &&
         mono_since_ms(ls->now, beat) > ls->conf->broker_dead_after)

@@ -39,6 +39,8 @@ struct link_ops {
     void (*on_message)(void *ring, uint32_t chan, uint32_t chan_gen, bool has_data, struct view data);
     /* Messages of that channel, which would stand here, did not come from another host: so many, 0: nobody knows. */
     void (*on_gap)(void *ring, uint32_t chan, uint32_t chan_gen, uint64_t count);
+    /* How many subscribers the channel has here. */
+    uint32_t (*on_count)(void *ring, uint32_t chan, uint32_t chan_gen);
     /* Broker i is there, with an empty memory: call link_subscribe, without a call, for each of its
      * channels that this ring wants. */
     void (*on_attached)(void *ring, unsigned broker);

@@ -443,3 +443,11 @@ subs_drop_chan(struct worker *w, struct chan *ch)
     while (pool_find(&w->chans, slot, gen) != NULL)
         subs_drop(w, conn_at(w, chan_subs(ch)[ch->sub_count - 1]), ch);
 }
+
+uint32_t
+subs_on_count(void *worker, uint32_t chan, uint32_t chan_gen)
+{
+    const struct worker *w = worker;
+    const struct chan *ch = pool_find(&w->chans, chan, chan_gen);
+    return ch != NULL ? ch->sub_count : 0;
+}

@@ -59,6 +59,9 @@ void subs_drop_all(struct worker *w, struct conn *c);
 /* Drops the channel with all its subscribers. */
 void subs_drop_chan(struct worker *w, struct chan *ch);
 
+/* links_ops.on_count. */
+uint32_t subs_on_count(void *worker, uint32_t chan, uint32_t chan_gen);
+
 /* The namespace a channel is in. While subscribers are behind it stays what it was. */
 const struct conf_namespace *subs_namespace(struct worker *w, struct chan *ch);
 /* How many subscribers are level; they stand in front of those that are behind. */

@@ -404,6 +404,7 @@ static const struct link_ops link_ops = {
     .on_done = sess_on_done,
     .on_message = fan_on_message,
     .on_gap = fan_on_gap,
+    .on_count = subs_on_count,
     .on_attached = sess_on_attached,
     .on_restored = sess_on_restored,
     .on_missed = sess_on_missed,

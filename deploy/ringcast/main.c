@@ -5,6 +5,7 @@
 #include "common/bug.h"
 #include "common/conf.h"
 
+#include "deploy/ringcast/hosts.h"
 #include "deploy/ringcast/run.h"
 #include "deploy/ringcast/rundir.h"
 #include "deploy/ringcast/status.h"
@@ -16,6 +17,10 @@ static const char usage[] =
     "ringcast run [SETTINGS]                      start workers and brokers and watch them\n"
     "ringcast status [--json] [--limits] [--counter NAME] [--run.dir=DIR]\n"
     "                                             what they do, also when they are stuck\n"
+    "ringcast hosts [--json] [--run.dir=DIR]      the hosts that share messages with this one, and "
+    "how the bus is\n"
+    "ringcast occupancy CHANNEL [--json] [--run.dir=DIR]\n"
+    "                                             how many subscribers a channel has, on each host\n"
     "ringcast publish CHANNEL DATA [--url URL]    publish; DATA is JSON, or else sent as a text\n"
     "ringcast subscribe CHANNEL... [--url URL] [--count N]\n"
     "                                             print what comes: channel, tab, data\n"
@@ -67,12 +72,13 @@ main(int argc, char **argv)
     struct conf c;
     const char *command = argc > 1 && argv[1][0] != '-' ? argv[1] : "";
     static const char *const commands[] = {
-        "run", "status", "publish", "subscribe", "reload", "check-config", "help", "version", ""};
+        "run", "status", "hosts", "occupancy", "publish", "subscribe", "reload", "check-config", "help", "version", ""};
     unsigned which = 0;
     while (which + 1 < ARRAY_LEN(commands) && strcmp(command, commands[which]) != 0)
         which++;
     if (strcmp(command, commands[which]) != 0)
-        die("%s is no command: ringcast knows run, status, publish, subscribe, reload and check-config",
+        die("%s is no command: ringcast knows run, status, hosts, occupancy, publish, subscribe, reload and "
+            "check-config",
             command);
     if (strcmp(command, "help") == 0)
         argv[1] = (char *)(uintptr_t) "--help";
@@ -81,8 +87,8 @@ main(int argc, char **argv)
     conf_from_command_line(&c, &argc, argv, "ringcast", usage);
     int status = 1;
     if (*command == '\0')
-        die("say what to do: ringcast run, status, publish, subscribe, reload or check-config (--help says "
-            "more)");
+        die("say what to do: ringcast run, status, hosts, occupancy, publish, subscribe, reload or check-config "
+            "(--help says more)");
     /* argv[1] is the command; what it leaves to its own options begins behind it */
     if (strcmp(command, "run") == 0 && argc > 2)
         die("%s is no option of ringcast run: it knows --config FILE and --section.key=value",
@@ -91,6 +97,10 @@ main(int argc, char **argv)
         status = run_command(&c);
     else if (strcmp(command, "status") == 0)
         status = status_command(&c, argc - 1, argv + 1);
+    else if (strcmp(command, "hosts") == 0)
+        status = hosts_command(&c, argc - 1, argv + 1);
+    else if (strcmp(command, "occupancy") == 0)
+        status = hosts_occupancy(&c, argc - 1, argv + 1);
     else if (strcmp(command, "publish") == 0)
         status = talk_publish(&c, argc - 1, argv + 1);
     else if (strcmp(command, "subscribe") == 0)

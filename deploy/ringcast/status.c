@@ -398,12 +398,69 @@ print_compression(const struct pages *all)
     (void)putchar('\n');
 }
 
+/* Of one broker: how it is joined with other hosts. The words are broker/bus's. */
+static const char *
+bus_word(const struct page *p)
+{
+    static const char *const words[] = {"none", "down", "partly", "up"};
+    uint64_t state = counter_of(p, "bus_state");
+    return state < ARRAY_LEN(words) ? words[state] : "?";
+}
+
+static bool
+has_bus(const struct page *p)
+{
+    return page_is(p, "broker") && counter_of(p, "bus_state") > 0;
+}
+
+static void
+print_bus(const struct pages *all)
+{
+    unsigned shown = 0;
+    for (unsigned i = 0; i < all->count; i++) {
+        const struct page *p = &all->v[i];
+        char since[24], queued[32];
+        if (!has_bus(p))
+            continue;
+        if (shown++ == 0)
+            printf("Bus:\n");
+        age_text(counter_of(p, "bus_state_ms"), since, sizeof since);
+        bytes_text(counter_of(p, "redis_queue_bytes"), queued, sizeof queued);
+        printf("  broker.%-3" PRIu32 " %-6s for %s, %" PRIu64 " links, %s bytes queued; %" PRIu64 " hosts (%" PRIu64
+            " brokers); told %" PRIu64 " gaps (%" PRIu64 " messages)%s\n", p->h.index, bus_word(p), since,
+            counter_of(p, "redis_links"), queued, counter_of(p, "hosts"), counter_of(p, "host_brokers"),
+            counter_of(p, "gaps_total"), counter_of(p, "gap_messages_total"),
+            counter_of(p, "hosts_deaf") ? "; OWN HEARTBEATS DO NOT COME BACK" : "");
+    }
+    if (shown > 0)
+        (void)putchar('\n');
+}
+
+static void
+print_json_bus(const struct pages *all)
+{
+    unsigned shown = 0;
+    printf("\"bus\":[");
+    for (unsigned i = 0; i < all->count; i++) {
+        const struct page *p = &all->v[i];
+        if (!has_bus(p))
+            continue;
+        printf("%s{\"broker\":%" PRIu32 ",\"state\":\"%s\",\"since_ms\":%" PRIu64 ",\"whole\":%s,\"links\":%" PRIu64
+            ",\"queued_bytes\":%" PRIu64 ",\"hosts\":%" PRIu64 ",\"gaps\":%" PRIu64 ",\"missed\":%" PRIu64 "}",
+            shown++ ? "," : "", p->h.index, bus_word(p), counter_of(p, "bus_state_ms"),
+            counter_of(p, "hosts_deaf") ? "false" : "true", counter_of(p, "redis_links"), counter_of(p, "redis_queue_bytes"),
+            counter_of(p, "hosts"), counter_of(p, "gaps_total"), counter_of(p, "gap_messages_total"));
+    }
+    printf("],");
+}
+
 static void
 print_tables(const struct pages *all, bool limits)
 {
     print_table(all, "run", run_columns, ARRAY_LEN(run_columns));
     print_table(all, "broker", broker_columns, ARRAY_LEN(broker_columns));
     print_table(all, "worker", ring_columns, ARRAY_LEN(ring_columns));
+    print_bus(all);
     print_rights(all);
     print_compression(all);
     print_list(all, "Lost, refused, held back:", is_loss);
@@ -455,7 +512,9 @@ print_json(const struct pages *all, const char *run_dir)
 {
     printf("{\"run_dir\":");
     print_json_text(run_dir);
-    printf(",\"bad_pages\":%u,\"pages\":[", all->bad);
+    printf(",\"bad_pages\":%u,", all->bad);
+    print_json_bus(all);
+    printf("\"pages\":[");
     for (unsigned i = 0; i < all->count; i++) {
         printf("%s\n", i ? "," : "");
         print_json_page(&all->v[i], all->now);

@@ -18,7 +18,8 @@ S = scene("lanes", {"lane.bytes": "64KiB", "lane.overflow_bytes": "1MiB", "ws.ma
                     "broker.dead_after": "700ms"})
 MAGIC, VERSION = 0x31454E414C534352, 1
 SEGMENT, LANE, F_ADD_SEALS, SEALS = 384, 256, 1033, 1 | 2 | 4  # seal, shrink, grow
-SUBSCRIBE, UNSUBSCRIBE, PUBLISH, SYNC, BUSY, EASED = 2, 4, 6, 8, 10, 12
+SUBSCRIBE, UNSUBSCRIBE, PUBLISH, SYNC, BUSY, EASED, TALLIED = 2, 4, 6, 8, 10, 12, 14
+ASK = b"RCSASK 1"
 
 
 def table_hash(pid):
@@ -175,7 +176,8 @@ async def nonsense(ctx):
             lambda f: f.record(PUBLISH, b"abc", aux=4), lambda f: f.record(PUBLISH, bytes(5000), aux=4097),
             lambda f: f.record(PUBLISH, b"", aux=65535), lambda f: f.record(3, bytes(16)), lambda f: f.record(1, b""),
             lambda f: f.record(255, b"x"), lambda f: f.record(5, bytes(4)), lambda f: f.record(BUSY, b"123"),
-            lambda f: f.record(BUSY, bytes(8)), lambda f: f.record(EASED, b"x"), lambda f: f.record(PUBLISH, b"", n=0xFFFFFFFF),
+            lambda f: f.record(BUSY, bytes(8)), lambda f: f.record(TALLIED, bytes(7)), lambda f: f.record(TALLIED, b""),
+            lambda f: f.record(EASED, b"x"), lambda f: f.record(PUBLISH, b"", n=0xFFFFFFFF),
             lambda f: f.record(PUBLISH, b"", n=0xFFFFFFF9), lambda f: f.record(PUBLISH, b"x", n=65536, aux=1),
             lambda f: f.record(PUBLISH, b"x", n=4096, aux=1), lambda f: f.record(0, b"", n=0xFFFFFFF8),
             lambda f: f.commit(4), lambda f: f.commit(65544), lambda f: f.commit((1 << 64) - 8), lambda f: f.commit(1 << 63)]
@@ -209,7 +211,7 @@ async def noise(ctx):
             f.commit(4096)
         else:  # of the right form, with wild contents
             for _ in range(rnd.randrange(1, 40)):
-                kind = rnd.choice((2, 2, 4, 6, 6, 8, 10, 12))
+                kind = rnd.choice((2, 2, 4, 6, 6, 8, 10, 12, 14))
                 body = rnd.randbytes(rnd.randrange(0, 24))
                 if kind == 2:
                     body = struct.pack("<II", rnd.randrange(8), rnd.randrange(3)) + body[:rnd.randrange(3)]
@@ -312,3 +314,47 @@ async def bells(ctx):
         await asyncio.sleep(0.002)
     await by.verdict()
     f.end()
+
+
+@S.case("questions instead of greetings: many, long, of nobody's, and answers not taken: no descriptor kept, the broker goes on")
+async def questions(ctx):
+    s = ctx.server
+    await settled(ctx)
+    pid, before = counters(ctx)
+    fds, rnd = s.fds("broker"), random.Random(9)
+    held = []
+    for i in range(120):
+        f = Fake(ctx)
+        f.sock.setblocking(False)
+        question = (b"hosts", b"bus", b"occupancy x", b"", b"occupancy ", rnd.randbytes(50), b"occupancy " + bytes(5000), b"hosts\n")[i % 8]
+        f.sock.send(ASK + question)
+        held.append(f)
+        if len(held) > 40:
+            held.pop(0).end()
+        await asyncio.sleep(0.002)
+    ok = await asyncio.to_thread(answered, Fake(ctx), b"hosts")
+    check(ok.startswith(b"host id=") and ok.endswith(b"end\n"), f"{ok}")
+    f = Fake(ctx).attach()
+    f.record(SUBSCRIBE, struct.pack("<II", 3, 1) + b"counted", flags=1)
+    f.record(SYNC, b"")
+    for ask in range(50):  # nobody asked
+        f.record(TALLIED, struct.pack("<II", ask, 1 << 31))
+    ok = await asyncio.to_thread(answered, Fake(ctx), b"occupancy counted")  # its ring does not answer
+    check(b" count=0 silent=1 " in ok, f"{ok}")
+    for h in held + [f]:
+        h.end()
+    await settled(ctx)
+    now_pid, after = counters(ctx)
+    check(now_pid == pid, "the broker died")
+    check(after["asks_total"] > before["asks_total"], "not counted")
+    await ctx.until("descriptors back", lambda: s.fds("broker") <= fds, 7)
+
+
+def answered(f, question):
+    f.sock.settimeout(3)
+    f.sock.send(ASK + question)
+    said = b""
+    while piece := f.sock.recv(65536):
+        said += piece
+    f.end()
+    return said

@@ -14,7 +14,7 @@ from harness import Server, Violation, check, scene, text
 
 MAGIC = 0x31454E414C534352
 SEGMENT, LANE, BYTES = 384, 256, 65536
-MESSAGE, DONE, FAILED, XOFF, XON, GAP = 3, 5, 7, 9, 11, 13
+MESSAGE, DONE, FAILED, XOFF, XON, GAP, TALLY = 3, 5, 7, 9, 11, 13, 15
 
 
 class Worker(Server):
@@ -144,6 +144,7 @@ async def nonsense(ctx):
             lambda f: f.record(FAILED, u32(0)), lambda f: f.record(FAILED, u32(1)), lambda f: f.record(FAILED, u32(1 << 31)),
             lambda f: f.record(FAILED, b""), lambda f: f.record(MESSAGE, bytes(15)), lambda f: f.record(2, bytes(16)),
             lambda f: f.record(GAP, bytes(15)), lambda f: f.record(GAP, bytes(17)), lambda f: f.record(GAP, b""),
+            lambda f: f.record(TALLY, bytes(11)), lambda f: f.record(TALLY, bytes(13)),
             lambda f: f.record(200, b"x"), lambda f: f.record(XOFF, b"x", n=0xFFFFFFF0), lambda f: f.record(0, b"", n=0xFFFFFFF8),
             lambda f: f.record(MESSAGE, bytes(16), n=BYTES), lambda f: f.commit(4), lambda f: f.commit(BYTES + 8),
             lambda f: f.commit(-8), lambda f: f.commit(1 << 63)]
@@ -184,6 +185,7 @@ async def messages(ctx):
         f.record(MESSAGE, struct.pack("<IIQ", wild, gen + 1, i) + b"1", flags=2)
         f.record(MESSAGE, struct.pack("<IIQ", wild | 1 << 30, gen, i) + b"1", flags=2)
         f.record(GAP, struct.pack("<IIQ", wild, gen + 1, i))
+        f.record(TALLY, struct.pack("<III", wild, gen + 1, i))
         f.record(GAP, struct.pack("<IIQ", wild | 1 << 30, gen, i))
         await asyncio.sleep(0.001 if i % 20 == 0 else 0)
     for i in range(6000):
@@ -192,6 +194,10 @@ async def messages(ctx):
             await asyncio.sleep(0.01)
     await ctx.until("they were read", lambda: ctx.server.total("lane_xoff") >= 6000)
     f.record(XON, b"nothing")
+    f.record(TALLY, struct.pack("<III", chan, gen, 0xFFFFFFFF))
+    while (told := struct.unpack("<II", await asyncio.to_thread(f.take, 14)))[0] != 0xFFFFFFFF:
+        check(told[1] == 0, f"{told}")
+    check(told[1] == 1, f"{told}")
     for count in (5, 0, (1 << 64) - 1):
         f.record(GAP, struct.pack("<IIQ", chan, gen, count))
         got = await p.packet()

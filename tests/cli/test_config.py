@@ -99,7 +99,7 @@ class Config(cli.Case):
         self.assert_refused(["run", "--tls.certificate=/a,/b", "--tls.key=/a"], "tls.key", "tls.certificate")
 
     def test_what_is_no_command_or_option_is_refused(self):
-        self.assert_refused([], "run, status, publish, subscribe")
+        self.assert_refused([], "run, status, hosts, occupancy, publish, subscribe")
         self.assert_refused(["rnu"], "rnu", "run")
         self.assert_refused(["run", "fast"], "fast")
         self.assert_refused(["check-config", "-v"], "-v")

@@ -94,6 +94,24 @@ class Status(cli.Case):
         self.assertIsNone(broker["ring"])
         self.assertEqual(broker["counters"]["channels"], 2**64 - 1)
 
+    def test_the_bus_has_a_line_of_each_broker(self):
+        bus = dict(bus_state=3, bus_state_ms=90000, hosts=3, host_brokers=6, hosts_deaf=0, redis_links=2, redis_queue_bytes=0,
+                   gaps_total=4, gap_messages_total=17)
+        self.write("broker-0", page("broker", 0, -1, self.ring(**bus)))
+        self.write("broker-1", page("broker", 1, -1, self.ring(**{**bus, "bus_state": 1, "hosts_deaf": 1, "redis_queue_bytes": 20480})))
+        out = self.status()[1]
+        self.assertIn("Bus:\n  broker.0   up     for 1m30s, 2 links, 0 bytes queued; 3 hosts (6 brokers); told 4 gaps (17 messages)\n", out)
+        self.assertIn("  broker.1   down   for 1m30s, 2 links, 20.0Ki bytes queued; 3 hosts (6 brokers); told 4 gaps (17 messages); "
+                      "OWN HEARTBEATS DO NOT COME BACK\n", out)
+        said = json.loads(self.status("--json")[1])["bus"]
+        self.assertEqual(said[0], {"broker": 0, "state": "up", "since_ms": 90000, "whole": True, "links": 2, "queued_bytes": 0,
+                                   "hosts": 3, "gaps": 4, "missed": 17})
+        self.assertEqual((said[1]["state"], said[1]["whole"]), ("down", False))
+        self.write("broker-0", page("broker", 0, -1, self.ring(**{**bus, "bus_state": 0})))
+        self.write("broker-1", page("broker", 1, -1, self.ring(channels=1)))
+        self.assertNotIn("Bus:", self.status()[1])
+        self.assertEqual(json.loads(self.status("--json")[1])["bus"], [])
+
     def test_one_counter_summed(self):
         self.write("worker-0.0", page("worker", 0, 0, self.ring(connections=3)))
         self.write("worker-0.1", page("worker", 0, 1, self.ring(connections=4)))

@@ -90,7 +90,7 @@ read_back(struct peer *p, struct lane_shared *s)
     lane_init(&in, s, BYTES, false);
     while ((rc = lane_peek(&in, &r, &payload)) == LANE_RECORD) {
         must(payload >= s->data && payload + r.n <= s->data + BYTES);
-        must(r.type % 2 == 1 && r.type <= IPC_GAP);
+        must(r.type % 2 == 1 && r.type <= IPC_TALLY);
         must(r.type != IPC_MESSAGE || r.n >= 16);
         must((r.type != IPC_DONE && r.type != IPC_FAILED) || r.n == 4);
         lane_take(&in, &r);

@@ -85,6 +85,13 @@ on_gap(void *arg, uint32_t chan, uint32_t gen, uint64_t count)
     s->gap_at = s->got_n;
 }
 
+static uint32_t
+on_count(void *arg, uint32_t chan, uint32_t gen)
+{
+    const struct side *s = arg;
+    return chan == 7 && gen == s->wants_gen ? 1000 + (uint32_t)(s - sides) : 0;
+}
+
 static void
 on_attached(void *arg, unsigned i)
 {
@@ -123,7 +130,7 @@ on_room(void *arg, unsigned i)
 }
 
 static const struct link_ops ops = {
-    on_done, on_message, on_gap, on_attached, on_restored, on_missed, on_lost, on_room};
+    on_done, on_message, on_gap, on_count, on_attached, on_restored, on_missed, on_lost, on_room};
 
 static void
 dispatch(void *arg, struct ring_done d)
