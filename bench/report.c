@@ -352,7 +352,7 @@ text_head(FILE *f, const struct report *r)
     else if (o->scenario == SCEN_CONNECT)
         fprintf(f, "%u at a time\n", o->concurrency);
     else if (o->rate > 0)
-        fprintf(f, "%.0f deliveries/s by timetable\n", o->rate);
+        fprintf(f, "%.0f deliveries/s by %s\n", o->rate, o->replay != NULL ? "the recording, payloads as it has them" : "timetable");
     else
         fprintf(f, "full speed, %u in flight\n", o->in_flight);
     if (r->tls_terms[0] != 0)

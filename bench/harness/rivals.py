@@ -39,10 +39,10 @@ def steps(a):
         ("pairs", f"{a.pairs} pairs, full speed, 16 in flight", "ws", ["pairs", f"--clients={2 * a.pairs}", "--in-flight=16"], (RATE, CPU)),
         ("rtt", "One client, one round trip at a time", "ws", ["rtt", "--clients=1"], (*LATENCY, CPU)),
         ("connect", "Connect, open, subscribe, leave: 64 at a time", "ws", ["connect", "--clients=64"], (RATE, CPU)),
-        ("wss", f"Fan-out of 1 KiB to {a.subscribers:,} by TLS, {20 * a.subscribers:,}/s", "wss",
-         ["fanout", n, f"--rate={20 * a.subscribers}", *kib], (CPU, *LATENCY)),
-        ("deflate", f"Fan-out of 1 KiB to {a.subscribers:,}, compressed, {20 * a.subscribers:,}/s", "deflate",
-         ["fanout", n, f"--rate={20 * a.subscribers}", *kib], (CPU, *LATENCY)),
+        ("wss", f"Fan-out of 1 KiB to {a.subscribers:,} by TLS, {10 * a.subscribers:,}/s", "wss",
+         ["fanout", n, f"--rate={10 * a.subscribers}", *kib], (CPU, *LATENCY)),
+        ("deflate", f"Fan-out of 1 KiB to {a.subscribers:,}, compressed, {5 * a.subscribers:,}/s", "deflate",
+         ["fanout", n, f"--rate={5 * a.subscribers}", *kib], (CPU, *LATENCY)),
     ]
     return [(name, title, mode, [*words, *t], figures) for name, title, mode, words, figures in rows if a.wants(name)]
 
