@@ -14,6 +14,7 @@
 #include "broker/sources.h"
 #include "common/file.h"
 #include "proto/json.h"
+#include "proto/plain.h"
 #include "proto/ws.h"
 
 /* How long after our ask came back an origin that has not been heard of may still answer it. */
@@ -705,6 +706,20 @@ on_control(struct across *a, const struct envelope *e)
         a->on_heartbeat(a->b, e);
 }
 
+/* What others publish, as redis-cli does: it has no number, so holes in it are nobody's to notice. */
+static void
+on_plain(struct across *a, struct chan *ch, struct view bytes)
+{
+    struct buf out = buf_make(lane_max_payload((uint32_t)a->b->conf->lane_bytes) - 16);
+    if (plain_decode(bytes, JSON_DEPTH_MAX, &out)) {
+        COUNT(a->b, bus_plain_total);
+        chan_deliver(a->b, ch, true, buf_view(&out));
+    } else {
+        COUNT(a->b, bus_bad_total);
+    }
+    buf_free(&out);
+}
+
 static void
 on_message(void *arg, struct bus_topic topic, struct view bytes)
 {
@@ -713,6 +728,10 @@ on_message(void *arg, struct bus_topic topic, struct view bytes)
     struct chan *ch = topic.kind == BUS_CHANNEL ? chan_find(a->b, topic.name) : NULL;
     if (topic.kind == BUS_CHANNEL && (ch == NULL || ch->across == NULL || !ch->across->begun))
         return; /* left meanwhile */
+    if (ch != NULL && a->b->conf->redis_plain && (bytes.n == 0 || bytes.p[0] != ENVELOPE_FIRST)) {
+        on_plain(a, ch, bytes);
+        return;
+    }
     if (!is_read(a, bytes, &e))
         return;
     if (topic.kind == BUS_CONTROL)

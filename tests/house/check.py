@@ -514,7 +514,7 @@ def pages_are_fresh(house):
 # What reads bytes that strangers wrote. Dialects are taken from their table.
 PARSERS = {
     "proxyline": "proto/proxyline.c", "forwarded": "proto/forwarded.c", "http": "proto/http.c", "ws": "proto/ws.c", "json": "proto/json.c", "lane": "common/lane.c", "conf": "common/conf.c",
-    "deflate": "proto/deflate.c", "tls": "worker/tls.c", "redisurl": "proto/redisurl.c", "redis_reply": "broker/redis_reply.c",
+    "deflate": "proto/deflate.c", "tls": "worker/tls.c", "redisurl": "proto/redisurl.c", "plain": "proto/plain.c", "redis_reply": "broker/redis_reply.c",
     "slotmap": "broker/slotmap.c",
 }
 LATER = {"msgpack": "proto/msgpack.c", "jwt": "proto/jwt.c", "envelope": "proto/envelope.c"}

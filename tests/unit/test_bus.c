@@ -62,7 +62,7 @@ mem_refuse(unsigned i)
     bus_mem_refuse(net, bus_mem_node(buses[i]), 1);
 }
 
-static const struct bus_rig mem = {"mem", mem_open, mem_close, mem_pump, mem_cut, mem_heal, mem_bound, mem_refuse};
+static const struct bus_rig mem = {"mem", mem_open, mem_close, mem_pump, mem_cut, mem_heal, mem_bound, mem_refuse, false};
 
 static void
 without_a_redis_there_is_no_bus(void **state)
