@@ -182,12 +182,12 @@ class Node(Peer):
 
 
 class SocketCluster(Node):
-    name, title, program, package = "socketcluster", "socketcluster-server", "socketcluster.mjs", "socketcluster-server"
-    path, settings = "/socketcluster/", "bench/peers/socketcluster.mjs"
+    name, title, program, package = "socketcluster", "socketcluster", "socketcluster.mjs", "socketcluster-server"
+    path, settings = "/socketcluster/", "socketcluster-server, JSON; bench/peers/socketcluster.mjs"
 
 
 class MinBin(SocketCluster):
-    name, title = "socketcluster-minbin", "socketcluster-server, min-bin"
+    name, title = "socketcluster-minbin", "socketcluster min-bin"
     words, env = ["--as=min-bin"], {"CODEC": "min-bin"}
     settings = "the same with the codec sc-codec-min-bin"
 
@@ -199,12 +199,12 @@ class SocketIo(Node):
 
 
 class Ws(Node):
-    name, title, program, package = "ws", "ws (a small server)", "ws.mjs", "ws"
+    name, title, program, package = "ws", "ws", "ws.mjs", "ws"
     words, settings = ["--as=ws"], "bench/peers/ws.mjs: 50 lines, plain texts, no JSON, nothing checked"
 
 
 class Nats(Peer):
-    name, title, words = "nats", "NATS over TCP", ["--as=nats"]
+    name, title, words = "nats", "NATS", ["--as=nats"]
     modes, settings = ("ws",), "nats-server, client protocol on bare TCP"
 
     def start(self):
@@ -224,7 +224,7 @@ class Nats(Peer):
 
 
 class NatsWs(Nats):
-    name, title = "nats-ws", "NATS over WebSocket"
+    name, title = "nats-ws", "NATS (WebSocket)"
     modes, settings = ("ws", "deflate"), "the same in WebSocket messages; compressed where the client offers it"
 
     def url(self, mode):
@@ -232,9 +232,9 @@ class NatsWs(Nats):
 
 
 class Mosquitto(Peer):
-    name, title, words = "mosquitto", "Mosquitto, MQTT over WebSocket", ["--as=mqtt"]
+    name, title, words = "mosquitto", "Mosquitto", ["--as=mqtt"]
     modes, path = ("ws", "wss"), "/mqtt"
-    settings = "MQTT 3.1.1, QoS 0; set_tcp_nodelay on"
+    settings = "MQTT 3.1.1 over WebSocket, QoS 0; set_tcp_nodelay on"
 
     def start(self):
         conf = self.folder / "mosquitto.conf"
@@ -250,10 +250,10 @@ class Mosquitto(Peer):
 
 
 class Nchan(Peer):
-    name, title, path = "nchan", "nginx with nchan", "/{role}/{channel}"
+    name, title, path = "nchan", "nchan", "/{role}/{channel}"
     words = ["--as=ws", "--ws-subscribe=", "--ws-subscribed=", "--ws-publish={payload}", "--ws-message={payload}", "--ws-ignore=queued messages"]
     modes = ("ws", "wss")
-    settings = "one worker process, channels in its own memory store of 256 MiB"
+    settings = "nginx with the module nchan, one worker process; channels in its own memory store of 256 MiB"
 
     def start(self):
         self.folder.chmod(0o755)
@@ -272,7 +272,7 @@ class Nchan(Peer):
     @classmethod
     def version(cls):
         nchan = said(["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"])
-        return f"{nchan} in {said(['nginx', '-v']).rpartition(' ')[2]}"
+        return f"{nchan.partition(':')[2] or nchan} in {said(['nginx', '-v']).rpartition(' ')[2]}"
 
 
 NPM = (SocketCluster, MinBin, SocketIo, Ws)

@@ -15,9 +15,9 @@ RULES = """
 - They do not do the same work. Ringcast and socketcluster-server parse and check JSON and speak SocketCluster's protocol; Ringcast carries every
   message to a second process and back, on the same core. Ringcast compresses a message once for all; the servers on Node and NATS compress it
   for each connection, as is their way. ws passes plain texts on unread, NATS and Mosquitto carry bytes by short headers, nchan
-  keeps messages in shared memory. NATS over TCP has no WebSocket framing at all. CPU time is that of all processes of a server.
+  keeps messages in shared memory. NATS on TCP has no WebSocket framing at all. CPU time is that of all processes of a server.
 - To connect and subscribe takes one round trip with nchan (the path says what is wanted), two with ws, three with SocketCluster's protocol,
-  MQTT and Socket.IO, and two with NATS over TCP.
+  MQTT and Socket.IO, and two with NATS on TCP.
 - A rate that a server cannot reach is shown as what it reached.
 - A server is called ahead only where the 95 % interval of the ratio, taken round by round, does not include 1. Where another one is ahead of
   Ringcast, the table says so, in bold.
@@ -53,7 +53,7 @@ def takes(peer, step):
 
 
 def curve_rates(a):
-    return [r * a.subscribers for r in ((10, 50) if a.quick else (10, 25, 50, 100, 200, 400, 800, 1600))]
+    return [r * a.subscribers for r in ((10, 50) if a.quick else (10, 25, 50, 100, 200, 400, 800, 1600, 3200))]
 
 
 def values(runs, figure):

@@ -12,7 +12,7 @@ td,th{border-bottom:1px solid var(--grid);padding:.3rem .5rem;text-align:left;ve
 td.yes{color:var(--good)}td.no{color:var(--bad);font-weight:600}
 svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--ink)}svg .label{fill:var(--soft)}
 .grid{stroke:var(--grid)}.line{fill:none;stroke-width:2}.bar{fill:#4a7fc1}.whisker{stroke:var(--ink);fill:none}
-.c0{stroke:#4a7fc1}.c1{stroke:#d9822b}.c2{stroke:#3f9b5f}.c3{stroke:#b04a8f}.c4{stroke:#8a6d3b}.c5{stroke:#c0443c}.c6{stroke:#5aa9b5}.c7{stroke:#7c7c7c}
+.c0{stroke:#4a7fc1}.c1{stroke:#d9822b}.c2{stroke:#3f9b5f}.c3{stroke:#b04a8f}.c4{stroke:#8a6d3b}.c5{stroke:#c0443c}.c6{stroke:#5aa9b5}.c7{stroke:#7c7c7c}.c8{stroke:#a3b32c}.c9{stroke:#6a55c9}
 code{font-size:13px}
 """
 
@@ -94,8 +94,8 @@ def lines(series, x_label, y_label, x_log=False, y_log=False, x_ticks=None, x_na
     out = frame(x, y, x_label, y_label, x_names)
     for i, (name, points) in enumerate(series):
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
-        out.append(f'<polyline class="line c{i % 8}" points="{path}"><title>{esc(name)}</title></polyline>')
-        out.append(f'<line class="line c{i % 8}" x1="{W - RIGHT + 8}" x2="{W - RIGHT + 24}" y1="{TOP + 8 + 16 * i}" y2="{TOP + 8 + 16 * i}"/>'
+        out.append(f'<polyline class="line c{i % 10}" points="{path}"><title>{esc(name)}</title></polyline>')
+        out.append(f'<line class="line c{i % 10}" x1="{W - RIGHT + 8}" x2="{W - RIGHT + 24}" y1="{TOP + 8 + 16 * i}" y2="{TOP + 8 + 16 * i}"/>'
                    f'<text x="{W - RIGHT + 28}" y="{TOP + 12 + 16 * i}">{esc(name)}</text>')
     return "".join(out) + "</svg>"
 
