@@ -48,6 +48,7 @@ struct across_chan {
     struct mono judge_at;
     bool confirmed;       /* the bus has it, and its link holds */
     bool begun;           /* it was confirmed once, and what was said then is not void */
+    bool unsure;          /* a subscribe was answered before it was confirmed: a gap is to be told then */
     bool lost;            /* its link was lost since it began */
     bool ask_wanted;      /* in the line */
     bool ask_open;        /* asked, and the ask has not come back */
@@ -149,6 +150,8 @@ mark_now(struct across *a, struct source *e)
         .behind = e->last - e->taken, .flags = flags_of(a, e, true)};
     if (!say(a, t, &mark, VIEW_NONE, TOKEN(TOKEN_MARK, sources_slot(&a->sources, e))))
         return false;
+    e->marks++;
+    e->owes = false; /* unless something befalls the mark */
     sources_marked(&a->sources, e, a->b->now);
     COUNT(a->b, bus_marks_total);
     return true;
@@ -464,6 +467,7 @@ source_fate(struct across *a, struct source *s, enum bus_fate fate)
         COUNT(a->b, bus_dropped_total);
     else
         COUNT(a->b, bus_refused_total);
+    s->owes = true;
     sources_due(&a->sources, s); /* others are to notice, even if nothing follows */
 }
 
@@ -484,12 +488,13 @@ pend_fate(struct across *a, uint64_t at, enum bus_fate fate)
         pub_end(a, r, at);
 }
 
-/* Its source may have been forgotten meanwhile; a mark too many does no harm. */
 static void
 mark_fate(struct across *a, struct source *s, enum bus_fate fate)
 {
-    if (s->head.next != POOL_LIVE || fate == BUS_TAKEN)
+    s->marks--;
+    if (fate == BUS_TAKEN)
         return;
+    s->owes = true;
     if (fate == BUS_DROPPED)
         sources_due(&a->sources, s);
     else
@@ -775,6 +780,9 @@ on_joined(void *arg, struct bus_topic topic)
     if (ac == NULL)
         return;
     ac->confirmed = ac->begun = true;
+    if (ac->unsure)
+        gap(a, ac, 0);
+    ac->unsure = false;
     ask_in(a, ac);
     waits_end(a, ac);
 }
@@ -872,6 +880,7 @@ across_subscribe(struct broker *b, struct peer *p, struct chan *ch, struct inter
         *err = ERR_BROKER_CHANNELS;
         return ACROSS_DONE;
     }
+    ch->across->unsure |= wants_answer && !ch->across->confirmed && b->conf->bus_subscribe_wait == 0;
     if (!wants_answer || ch->across->confirmed || b->conf->bus_subscribe_wait == 0)
         return ACROSS_DONE;
     return wait_for_bus(a, p, ch->across, i);
@@ -914,6 +923,7 @@ sub_late(struct across *a, uint64_t at)
     pends_end(&a->subs, at);
     COUNT(b, bus_unconfirmed_total);
     bool ok = is_word(b->conf->bus_unconfirmed, "ack");
+    ac->unsure |= ok;
     peer_resolve(b, r.peer, r.peer_gen, r.answer, ok ? ERR_NONE : ERR_BUS_UNCONFIRMED);
     if (!ok)
         peer_unwant(b, r.peer, r.peer_gen, r.ring_chan, r.ring_gen);

@@ -177,7 +177,8 @@ req_pop(struct redis_link *l)
         buf_free(&l->out);
 }
 
-/* The connection is gone: forgets what is not kept, and marks what may have been carried. */
+/* The connection is gone: forgets what is not kept, and marks the rest: some of it may have been
+ * carried, and what came before may give way (bus.h). */
 static void
 keep_requests(struct redis_link *l)
 {
@@ -185,10 +186,9 @@ keep_requests(struct redis_link *l)
     uint32_t kept = 0;
     for (uint32_t i = 0; i < l->req_count; i++) {
         struct request *q = req_at(l, i);
-        bool was_sent = from < l->sent;
         if ((l->flags & REDIS_KEEPS) && q->kind == REQUEST_COMMAND) {
             memmove(l->out.p + to, l->out.p + from, q->bytes);
-            if (was_sent && q->payload_n > BUS_AGAIN_AT)
+            if (q->payload_n > BUS_AGAIN_AT)
                 l->out.p[to + q->payload_at + BUS_AGAIN_AT] |= BUS_AGAIN;
             *req_at(l, kept++) = *q;
             to += q->bytes;

@@ -161,7 +161,7 @@ static bool
 forget(struct sources *s, uint32_t slot)
 {
     struct source *e = sources_at(s, slot);
-    if (e->waiting > 0 || e->echoes > 0 || e->is_due || !filter_add(s, e->hash))
+    if (e->waiting > 0 || e->echoes > 0 || e->marks > 0 || e->is_due || e->owes || !filter_add(s, e->hash))
         return false;
     uint32_t *at = &s->table[e->hash & s->mask];
     while (*at != slot)

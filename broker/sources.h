@@ -19,8 +19,10 @@ struct source {
     uint32_t due_next;       /* in the list of those due */
     bool fresh;
     bool is_due;
+    bool owes;               /* its last numbers were not taken, and no mark has said so yet */
     uint16_t name_n;
     uint32_t epoch;          /* of across: who asked since has been, or could have been, answered */
+    uint32_t marks;          /* marks whose fate is not known */
     uint32_t waiting;        /* messages whose fate is not known */
     uint32_t echoes;         /* messages whose echo is waited for (bus.order = bus) */
     uint64_t stretch;

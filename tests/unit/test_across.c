@@ -307,6 +307,9 @@ unconfirmed_subscribes_get_what_is_configured(void **state)
     assert_int_equal(hosts[0].metrics[BM_interests], 1);
     assert_int_equal(hosts[1].metrics[BM_interests], 0);
     assert_int_equal(hosts[1].metrics[BM_channels], 0);
+    bus_mem_heal(net, 0, BUS_MEM_HEARS);
+    turns(50, true);
+    assert_int_equal(expect(0, 0, IPC_GAP).count, 0); /* what others said since the answer did not come */
 }
 
 static void
