@@ -1093,8 +1093,10 @@ across_open(struct broker *b, const struct bus_ops *ops, struct conf_error *err)
     b->bus_wait_ms = UINT32_MAX;
     if (ops != &bus_none) {
         b->across = calloc(1, sizeof *b->across);
-        if (b->across == NULL || !across_init(b->across, b, err))
-            return b->across != NULL || conf_fail(err, "can't begin: memory is out");
+        if (b->across == NULL)
+            return conf_fail(err, "can't begin: memory is out");
+        if (!across_init(b->across, b, err))
+            return false;
     }
     b->bus = ops->open(b->conf, &b->ring, b->metrics, &ears, b, err);
     if (b->bus == NULL || b->across == NULL)
