@@ -15,6 +15,7 @@
 #include "broker/metrics.h"
 #include "broker/outbox.h"
 #include "broker/redis_io.h"
+#include "broker/sentinel.h"
 #include "common/bug.h"
 #include "common/log.h"
 
@@ -58,6 +59,7 @@ struct server {
 struct bus_redis {
     struct bus bus;
     struct redis_io *io;
+    struct sentinel *sentinel; /* redis.mode = sentinel: names the one server; else NULL */
     struct view prefix[2];    /* by enum bus_kind */
     char prefixes[2][128];
     uint64_t seed;
@@ -645,7 +647,8 @@ redis_turn(struct bus *bus, struct mono now)
             say_all(s);
         look_ready(s);
     }
-    uint32_t wait = redis_io_turn(br->io, now);
+    uint32_t until = br->sentinel != NULL ? sentinel_turn(br->sentinel, now) : UINT32_MAX;
+    uint32_t wait = MIN(until, redis_io_turn(br->io, now));
     tell_state(br);
     show(br);
     for (uint32_t i = 0; i < br->server_count; i++) /* a link was lost: what came back is looked at soon */
@@ -683,6 +686,8 @@ redis_close(struct bus *bus)
     struct bus_redis *br = of(bus);
     if (br == NULL)
         return;
+    if (br->sentinel != NULL)
+        sentinel_close(br->sentinel);
     redis_io_close(br->io);
     for (uint32_t i = 0; i < br->server_count; i++)
         outbox_free(&br->servers[i].out);
@@ -696,13 +701,36 @@ redis_close(struct bus *bus)
     free(br);
 }
 
+/* -- the server that sentinels name -- */
+
+static void
+on_primary(void *arg, const struct redisurl *where)
+{
+    struct server *s = &((struct bus_redis *)arg)->servers[0];
+    s->where = *where;
+    redis_link_to(s->pub, where);
+    redis_link_to(s->sub, where);
+}
+
+/* What is published at a replica, or after a promotion at the old primary, is heard by few. */
+static void
+on_demoted(void *arg)
+{
+    struct server *s = &((struct bus_redis *)arg)->servers[0];
+    redis_link_end(s->pub, "it is not the primary any more");
+    redis_link_end(s->sub, "it is not the primary any more");
+}
+
+static const struct sentinel_ears sentinel_ears = {on_primary, on_demoted};
+
+/* Without a URL: it is not known yet where it is. */
 static bool
 add_server(struct bus_redis *br, const char *url, struct conf_error *err)
 {
     struct server *s = &br->servers[br->server_count];
     char text[REDISURL_TEXT];
     *s = (struct server){.br = br, .index = br->server_count};
-    if (!redis_io_where(br->io, view_str(url), &s->where, err))
+    if (url != NULL && !redis_io_where(br->io, view_str(url), &s->where, err))
         return false;
     redisurl_text(&s->where, text);
     s->hash = XXH3_64bits(text, strlen(text));
@@ -730,6 +758,10 @@ set_up(struct bus_redis *br, struct conf_error *err)
     if (br->io == NULL || br->table == NULL)
         return br->io == NULL ? false : conf_fail(err, "redis.url: memory is out");
     br->seed = redis_io_random(br->io, UINT64_MAX);
+    if (strcmp(conf->redis_mode, "sentinel") == 0) {
+        br->sentinel = sentinel_open(conf, br->io, br->bus.metrics, &sentinel_ears, br, err);
+        return br->sentinel != NULL && add_server(br, NULL, err);
+    }
     for (uint32_t i = 0; i < conf->redis_url.n && i < SERVERS_MAX; i++)
         if (!add_server(br, conf->redis_url.v[i], err))
             return false;

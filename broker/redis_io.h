@@ -8,8 +8,8 @@
 #include "common/mono.h"
 #include "common/ring.h"
 
-/* 64 masters and as many replicas, both kinds of link. */
-#define REDIS_LINKS_MAX 256
+/* Both kinds to each of 1000 primaries of a cluster. */
+#define REDIS_LINKS_MAX 2048
 
 struct resolve;
 struct tlsc_shared;

@@ -1246,7 +1246,7 @@ check_words(const struct conf *c, struct conf_error *err)
 {
     static const char *const unserved[] = {"silent", "error", NULL}, *const connects[] = {"429", "close", NULL},
         *const answers[] = {"delay", "error", "close", NULL}, *const local_bus[] = {"local", "bus", NULL},
-        *const unconfirmed[] = {"ack", "error", NULL}, *const modes[] = {"standalone", "cluster", NULL};
+        *const unconfirmed[] = {"ack", "error", NULL}, *const modes[] = {"standalone", "sentinel", "cluster", NULL};
     return check_word(c, "bus.order", c->bus_order, local_bus, err) &&
         check_word(c, "bus.ack", c->bus_ack, local_bus, err) &&
         check_word(c, "bus.unconfirmed", c->bus_unconfirmed, unconfirmed, err) &&

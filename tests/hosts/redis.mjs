@@ -89,7 +89,7 @@ export async function watched(net) {
     await until(async () => (await Promise.all(sentinels.map(s => s.cli('sentinel', 'ckquorum', 'main')))).every(x => x.startsWith('OK 3')) &&
         (await Promise.all(sentinels.map(s => s.cli('sentinel', 'replicas', 'main')))).every(x => (x.match(/10\.77\.0\.10[12]:6379/g) ?? []).length >= 2), 'the sentinels to know each other', 20000, 100);
     const primary = async () => { const at = (await sentinels[2].cli('sentinel', 'get-master-addr-by-name', 'main')).split('\n')[0]; return servers.find(s => s.address === at); };
-    return { servers, sentinels, primary, settings: { 'redis.url': `sentinel://${sentinels.map(s => s.at).join('+')}/main` } };
+    return { servers, sentinels, primary, settings: { 'redis.mode': 'sentinel', 'redis.sentinel_name': 'main', 'redis.url': sentinels.map(s => `redis://${s.at}`).join(',') } };
 }
 
 /** Three primaries with a replica each. */
@@ -117,5 +117,5 @@ export async function clustered(net) {
     await whole();
     await until(async () => (await Promise.all(servers.map(s => s.cli('cluster', 'nodes')))).every(t => (t.match(/slave/g) ?? []).length === 3), 'all to know the replicas', 20000, 100);
     const find = n => servers.find(s => s.address === n.address);
-    return { servers, nodes, whole, find, settings: { 'redis.url': servers.slice(0, 3).map(s => `redis://${s.at}`).join(','), 'redis.cluster': 'on' } };
+    return { servers, nodes, whole, find, settings: { 'redis.url': servers.slice(0, 3).map(s => `redis://${s.at}`).join(','), 'redis.mode': 'cluster' } };
 }

@@ -48,7 +48,7 @@ static const struct {
     {"tls.min_version", {"1.3", "1.2", "1.3"}, NULL},
     {"tls.client_verify", {"optional", "required", "off"}, "--tls.client_ca=/authorities"},
     {"sc.unserved", {"error", "silent", "error"}, NULL},
-    {"redis.mode", {"cluster", "standalone", "cluster"}, NULL},
+    {"redis.mode", {"cluster", "standalone", "sentinel"}, NULL},
 };
 
 /* Numbers that must be more than their least value. */
