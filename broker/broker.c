@@ -314,12 +314,29 @@ broker_run(struct broker *b)
 
 /* -- making one -- */
 
-/* All that is ever asked of this ring. */
+/* All that is ever asked of this ring; without other hosts no connection is ever made. */
 static const unsigned char kernel_ops[] = {
 #define OP(name, sentence, owner, on_done, ...) __VA_ARGS__,
 #include "broker/ops.def"
 #undef OP
 };
+#define ALONE_PEER(...) __VA_ARGS__,
+#define ALONE_BROKER(...) __VA_ARGS__,
+#define ALONE_ASK(...) __VA_ARGS__,
+#define ALONE_BUS(...)
+static const unsigned char kernel_ops_alone[] = {
+#define OP(name, sentence, owner, on_done, ...) ALONE_##owner(__VA_ARGS__)
+#include "broker/ops.def"
+#undef OP
+};
+
+static int
+start_ring(struct broker *b)
+{
+    bool alone = bus_chosen(b->conf) == &bus_none;
+    return ring_start(&b->ring, alone ? kernel_ops_alone : kernel_ops,
+        alone ? ARRAY_LEN(kernel_ops_alone) : ARRAY_LEN(kernel_ops));
+}
 
 static bool
 fail(struct conf_error *err, const char *what, const char *path, int e)
@@ -377,7 +394,7 @@ broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_err
         return false;
     int rc = ring_prepare(&b->ring, SQ_ENTRIES, CQ_ENTRIES);
     if (rc == 0)
-        rc = ring_start(&b->ring, kernel_ops, ARRAY_LEN(kernel_ops));
+        rc = start_ring(b);
     if (rc < 0) {
         snprintf(err->text, sizeof err->text, "%s", ring_setup_hint(rc));
         return false;

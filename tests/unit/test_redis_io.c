@@ -67,7 +67,8 @@ on_reply(void *arg, struct redis_link *l, const struct redis_request *q, const s
     told.last_token = q->token;
     told.replies++;
     told.errors += r->v[0].kind == REDIS_ERROR;
-    note(r->v[0].text);
+    if (r->v[0].kind != REDIS_INTEGER)
+        note(r->v[0].text);
 }
 
 static void
