@@ -159,7 +159,7 @@ static void
 take_answers(struct resolve *r, struct mono now)
 {
     struct answer a;
-    ssize_t n;
+    ssize_t n = 0;
     while (r->fd >= 0 && (n = recv(r->fd, &a, sizeof a, MSG_DONTWAIT)) >= 0) {
         if (n != sizeof a || a.n > ADDRESSES_MAX) {
             lose_child(r);
