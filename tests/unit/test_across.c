@@ -498,6 +498,50 @@ an_ask_that_nobody_heard_is_said_again(void **state)
     expect_nothing(1, 1);
 }
 
+/* The origin was away itself when somebody came: what it said long before is not missing. */
+static void
+who_could_not_hear_the_ask_is_no_gap(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    say(0, "2");
+    turns(3000, true);
+    bus_mem_cut(net, 0, BUS_MEM_HEARS);
+    turns(0, false);
+    listen_on(1, 1);
+    turns(2500, true);
+    bus_mem_heal(net, 0, BUS_MEM_HEARS);
+    turns(1500, true);
+    say(0, "3");
+    turns(20, true);
+    expect_message(1, 1, "3");
+    expect_nothing(1, 1);
+}
+
+/* Nothing follows what gave way, and marks are off for quiet channels: it is told all the same. */
+static void
+dropped_last_messages_are_told_at_once(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.marks";
+    settings[0][1] = "off";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_bound(net, 0, 0);
+    bus_mem_cut(net, 0, BUS_MEM_SAYS);
+    turns(0, false);
+    say(0, "2");
+    turns(50, true);
+    assert_int_equal(hosts[0].metrics[BM_bus_dropped_total], 1);
+    bus_mem_heal(net, 0, BUS_MEM_SAYS);
+    turns(200, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    expect_nothing(1, 1);
+}
+
 static void
 who_died_while_we_were_cut_off_is_a_gap_of_unknown_size(void **state)
 {
@@ -695,6 +739,8 @@ main(void)
         T(a_link_lost_before_others_could_answer_is_a_gap_of_unknown_size),
         T(who_was_cut_off_asks_and_is_told_exactly),
         T(an_ask_that_nobody_heard_is_said_again),
+        T(who_could_not_hear_the_ask_is_no_gap),
+        T(dropped_last_messages_are_told_at_once),
         T(who_died_while_we_were_cut_off_is_a_gap_of_unknown_size),
         T(what_no_client_could_have_said_is_counted_and_told_as_missing),
         T(what_is_no_envelope_is_counted),
