@@ -308,7 +308,8 @@ broker_run(struct broker *b)
     GAUGE(b, seccomp, calls_mode());
     /* Once told to stop it still handles what is in its lanes. */
     while (b->stopping == 0 ||
-        (b->stopping == 1 && (b->busy || b->overflow_bytes > 0 || !across_is_idle(b)) && !mono_reached(b->now, b->stop_at)))
+        (b->stopping == 1 && (!hosts_leave(b) || b->busy || b->overflow_bytes > 0 || !across_is_idle(b)) &&
+            !mono_reached(b->now, b->stop_at)))
         broker_turn(b, TURN_MAX_MS);
 }
 

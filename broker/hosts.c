@@ -13,6 +13,8 @@
 #include "broker/tally.h"
 
 #define BEATS_OF_SILENCE 5
+/* Noticed earlier at oneself: a short outage is to be nobody's end. */
+#define BEATS_TO_DEAF 3
 /* A host that beats more slowly than we do is waited for, up to this. */
 #define INTERVAL_MAX_MS 600000
 /* Heartbeats that a broker which was replaced may have had under way when it died. */
@@ -35,7 +37,7 @@ struct hosts {
     struct mono bus_since;
     bool deaf;                /* the own heartbeats do not come back */
     bool full;                /* somebody was not taken; said once */
-    uint8_t leaving;          /* 1: to be said; 2: said */
+    uint8_t leaving;          /* 1: to be said; 2: said; 3: and sent */
 };
 
 static uint64_t
@@ -293,15 +295,16 @@ hosts_on_heartbeat(struct broker *b, const struct envelope *e)
 
 /* -- time -- */
 
-/* While nothing is heard at all, silence says nothing about others; afterwards they have their time anew. */
+/* Somebody's silence is counted up to when the own heartbeat was heard last: where that does not come back either, it
+ * says nothing about others. Afterwards they have their time anew. */
 static void
 forget_silent(struct broker *b)
 {
     struct hosts *hs = b->hosts;
-    for (uint32_t i = hs->n; i-- > 0 && !hs->deaf;) {
+    for (uint32_t i = hs->n; i-- > 0;) {
         struct host *h = &hs->v[i];
         uint64_t each = MIN(MAX(interval_ms(b), h->said.interval_ms), (uint64_t)INTERVAL_MAX_MS);
-        if (mono_since_ms(b->now, h->heard) > BEATS_OF_SILENCE * each)
+        if (mono_since_ms(hs->heard_self, h->heard) > BEATS_OF_SILENCE * each)
             host_remove(b, i, "silence");
     }
 }
@@ -310,7 +313,7 @@ static void
 listen_to_self(struct broker *b)
 {
     struct hosts *hs = b->hosts;
-    bool deaf = mono_since_ms(b->now, hs->heard_self) > BEATS_OF_SILENCE * interval_ms(b);
+    bool deaf = mono_since_ms(b->now, hs->heard_self) > BEATS_TO_DEAF * interval_ms(b);
     if (deaf == hs->deaf)
         return;
     hs->deaf = deaf;
@@ -333,9 +336,10 @@ hosts_turn(struct broker *b)
         hs->bus_state = b->bus->state;
         hs->bus_since = b->now;
     }
-    if (UNLIKELY(hs->leaving == 1)) {
-        say(b, HOSTBEAT_LEAVING);
-        hs->leaving = 2;
+    if (UNLIKELY(hs->leaving > 0)) {
+        if (hs->leaving == 1)
+            say(b, HOSTBEAT_LEAVING);
+        hs->leaving = (uint8_t)MIN(hs->leaving + 1, 3); /* with the turn after the bus has sent it */
     }
     if (!mono_reached(b->now, hs->beat_at) || hs->leaving)
         return;
@@ -350,13 +354,19 @@ hosts_turn(struct broker *b)
 bool
 hosts_leave(struct broker *b)
 {
-    if (b->hosts == NULL || b->hosts->leaving == 2)
+    if (b->hosts == NULL || b->hosts->leaving == 3)
         return true;
-    b->hosts->leaving = 1;
+    b->hosts->leaving = MAX(b->hosts->leaving, (uint8_t)1);
     return false;
 }
 
 /* -- for operators -- */
+
+bool
+hosts_is_deaf(const struct broker *b)
+{
+    return b->hosts != NULL && b->hosts->deaf;
+}
 
 uint32_t
 hosts_count(const struct broker *b)

@@ -42,6 +42,8 @@ bool hosts_leave(struct broker *b);
 /* What came on the control topic. */
 void hosts_on_heartbeat(struct broker *b, const struct envelope *e);
 
+/* There is a bus, and it is not whole. */
+bool hosts_is_deaf(const struct broker *b);
 /* The others, in no order. */
 uint32_t hosts_count(const struct broker *b);
 const struct host *hosts_at(const struct broker *b, uint32_t i);

@@ -144,7 +144,7 @@ expect(struct tally *t, const struct host *h)
 static void
 ask_hosts(struct broker *b, struct tally *t, struct view name)
 {
-    t->said = true;
+    t->said = !hosts_is_deaf(b); /* or others are there, and it does not know them */
     if (hosts_count(b) == 0)
         return;
     t->answers = calloc(HOSTS_MAX, sizeof *t->answers);
@@ -152,10 +152,14 @@ ask_hosts(struct broker *b, struct tally *t, struct view name)
         t->said = false;
         return;
     }
-    for (uint32_t i = 0; i < hosts_count(b); i++)
-        if (hosts_at(b, i)->state != HOST_REPLACED)
-            expect(t, hosts_at(b, i));
-    t->said = say(b, &(struct hostbeat){.kind = HOSTBEAT_COUNT, .ask = t->id, .channel = name});
+    struct envelope_origin self = across_self(b);
+    for (uint32_t i = 0; i < hosts_count(b); i++) {
+        const struct host *h = hosts_at(b, i);
+        bool ours = memcmp(h->id.host, self.host, sizeof self.host) == 0; /* here the channel is this broker's alone */
+        if (h->state == HOST_CONFLICT || (h->state == HOST_UP && !ours))
+            expect(t, h);
+    }
+    t->said = t->said && say(b, &(struct hostbeat){.kind = HOSTBEAT_COUNT, .ask = t->id, .channel = name});
     t->until = mono_add_ms(b->now, TALLY_WAIT_MS);
 }
 

@@ -218,8 +218,9 @@ hosts_hear_each_other_and_who_ends_is_gone_at_once(void **state)
     assert_non_null(strstr(said, "deaf=0 brokers=3\n"));
     assert_false(hosts_leave(broker_of(2)));
     turn();
-    assert_true(hosts_leave(broker_of(2)));
+    assert_false(hosts_leave(broker_of(2)));
     turn();
+    assert_true(hosts_leave(broker_of(2)));
     turn();
     stop(2);
     assert_int_equal(metric(0, hosts), 2);
@@ -267,10 +268,24 @@ who_does_not_hear_itself_takes_nobodys_silence_for_an_end(void **state)
     assert_int_equal(metric(0, hosts_left_total), 0);
     bus_mem_cut(w.net, node, BUS_MEM_HEARS | BUS_MEM_SAYS);
     pass(12 * BEAT_MS);
+    assert_non_null(strstr(answer(ask(0, "occupancy news"), 4), "error the bus did not take the question"));
     stop(1); /* meanwhile */
     bus_mem_heal(w.net, node, BUS_MEM_HEARS | BUS_MEM_SAYS);
     pass(8 * BEAT_MS);
     assert_int_equal(metric(0, hosts), 1);
+}
+
+/* Not even of those it has never heard. */
+static void
+who_was_never_heard_by_anybody_does_not_say_that_it_is_alone(void **state)
+{
+    (void)state;
+    start(0, "a");
+    bus_mem_cut(w.net, bus_mem_node(broker_of(0)->bus), BUS_MEM_HEARS | BUS_MEM_SAYS);
+    pass(8 * BEAT_MS);
+    assert_int_equal(metric(0, hosts_deaf), 1);
+    assert_int_equal(lines_with(answer(ask(0, "occupancy news"), 4), "error "), 1);
+    assert_int_equal(lines_with(text, "self=1 answered=1 count=0"), 1);
 }
 
 static void
@@ -514,6 +529,7 @@ main(void)
         T(hosts_hear_each_other_and_who_ends_is_gone_at_once),
         T(who_is_silent_for_five_heartbeats_is_forgotten),
         T(who_does_not_hear_itself_takes_nobodys_silence_for_an_end),
+        T(who_was_never_heard_by_anybody_does_not_say_that_it_is_alone),
         T(a_copied_machine_is_a_conflict_and_a_restart_is_none),
         T(more_brokers_than_the_table_holds_are_counted_and_all_are_told),
         T(broken_heartbeats_are_counted_and_late_ones_change_nothing),
