@@ -466,6 +466,7 @@ settings_that_make_no_sense_are_refused(void **state)
     static const struct {
         const char *name, *value;
     } bad[] = {{"redis.url", "http://x"}, {"redis.prefix", "a:b"}, {"redis.password_file", "/nonexistent/x"}, {"redis.tls_ca", "/nonexistent/y"}};
+    conf_free(&conf);
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
         struct conf_error err = {{0}};
         struct ring ring;
