@@ -24,9 +24,10 @@ export const killLinks = async (server, times = 3) => {
 export const smallBuffers = async (w, server, large) => {
     const before = await server.cli('config', 'get', 'client-output-buffer-limit');
     await server.cli('config', 'set', 'client-output-buffer-limit', 'pubsub 16kb 0 0');
-    const was = Number(/cmdstat|client_query_buffer_limit_disconnections|total_connections_received:(\d+)/.exec(await server.cli('info', 'stats'))?.[1]);
-    for (let i = 0; i < 3; i++) await large();
-    await until(async () => Number(/total_connections_received:(\d+)/.exec(await server.cli('info', 'stats'))[1]) > was + 10, 'Redis to have ended links');
+    const failures = async () => (await Promise.all(w.hosts.map(h => h.counter('redis_failures_total')))).reduce((a, b) => a + b);
+    const was = await failures();
+    await large();
+    await until(async () => await failures() > was, 'Redis to have ended links');
     await server.cli('config', 'set', 'client-output-buffer-limit', before.split('\n')[1]);
 };
 export const cutHost = async (w, host, ms) => {

@@ -2,7 +2,7 @@
 // Nothing of the machine's own network is touched, and nothing is left: names carry the process that made them, and
 // whoever comes next sweeps up after one that was killed.
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, chmodSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -46,6 +46,10 @@ function sweep() {
         const owner = new RegExp(`^${MARK}(\\d+)-`).exec(name);
         if (owner && !isAlive(Number(owner[1]))) removeNow(name);
     }
+    for (const name of readdirSync(tmpdir())) {
+        const owner = new RegExp(`^${MARK}(\\d+)-`).exec(name);
+        if (owner && !isAlive(Number(owner[1]))) rmSync(join(tmpdir(), name), { recursive: true, force: true });
+    }
 }
 
 const nets = new Set();
@@ -57,7 +61,7 @@ for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => p
 export class Net {
     constructor() {
         this.prefix = `${MARK}${process.pid}-${nets.size}`;
-        this.dir = mkdtempSync(join(tmpdir(), MARK));
+        this.dir = mkdtempSync(join(tmpdir(), `${MARK}${process.pid}-`));
         chmodSync(this.dir, 0o755); // the server's processes become other users
         this.names = new Set();
         this.children = new Set();
@@ -161,9 +165,4 @@ export class Net {
         for (const what of this.names) removeNow(this.name(what));
         rmSync(this.dir, { recursive: true, force: true });
     }
-}
-
-/** All of the machine's namespaces that tests made and that still stand, of this process. */
-export function remaining() {
-    return execFileSync('ip', ['netns', 'list']).toString().split('\n').map(l => l.split(' ')[0]).filter(n => n.startsWith(`${MARK}${process.pid}-`));
 }

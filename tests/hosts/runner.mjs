@@ -71,7 +71,10 @@ class Client {
     async subscribe(channel) {
         const c = this.socket.subscribe(channel);
         (async () => { for await (const d of c) { this.streams.messages++; void d; } })();
-        if (c.state !== 'subscribed') await Promise.race([c.listener('subscribe').once(), c.listener('subscribeFail').once().then(e => { throw e.error; })]);
+        while (c.state !== 'subscribed') {
+            if (this.failed) throw this.failed;
+            await new Promise(r => setTimeout(r, 2));
+        }
     }
     async unsubscribe(channel) { await this.socket.unsubscribe(channel); }
     // The number is used whatever becomes of it.
