@@ -600,11 +600,27 @@ sess_on_missed(void *worker, unsigned broker)
     }
 }
 
+/* Nobody knows what other hosts say until the broker's successor hears them. */
+static void
+tell_what_others_may_say(struct worker *w, unsigned broker)
+{
+    for (uint32_t i = 0; i < w->chans.used; i++) {
+        struct chan *ch = pool_at(&w->chans, i);
+        if (ch->head.next != POOL_LIVE || ch->broker != broker || ch->state != CHAN_HELD)
+            continue;
+        fan_out(w, ch); /* these came before the gap */
+        behind_hole(w, ch, 0);
+    }
+}
+
 /* Until the broker holds them again, nobody is told that a subscription to these stands. */
 void
 sess_on_lost(void *worker, unsigned broker)
 {
-    each_chan_from(worker, broker, CHAN_HELD, CHAN_LOST);
+    struct worker *w = worker;
+    if (w->conf->redis_url.n > 0)
+        tell_what_others_may_say(w, broker);
+    each_chan_from(w, broker, CHAN_HELD, CHAN_LOST);
 }
 
 void

@@ -394,6 +394,38 @@ a_connection_that_ends_leaves_nothing(void **state)
     assert_int_equal(t_counter(gaps_told_total), 0); /* nobody is there to hear it */
 }
 
+/* A broker died: what other hosts say until its successor hears them, nobody knows. */
+static void
+a_broker_that_dies_leaves_a_gap_where_there_are_other_hosts(void **state)
+{
+    (void)state;
+    set("redis.url", "redis://127.0.0.1:1");
+    begin("1000", "2000");
+    struct t_client *level = t_open(), *strict = t_open();
+    t_subscribe(level, "d:x");
+    t_subscribe(strict, "x");
+    t_lost(0);
+    t_hears(level, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:x\",\"count\":null}}");
+    t_hears(strict, "{\"event\":\"#gap\",\"data\":{\"channel\":\"x\",\"count\":null}}");
+    t_lost(0); /* once, as long as nothing was heard */
+    t_hears_nothing(level);
+    t_restored(0);
+    publish("d:x", 0);
+    struct heard h = {.channel = "d:x"};
+    hear_until(level, &h, 0);
+}
+
+static void
+a_broker_that_dies_leaves_none_where_there_are_not(void **state)
+{
+    (void)state;
+    begin("1000", "2000");
+    struct t_client *c = t_open();
+    t_subscribe(c, "x");
+    t_lost(0);
+    t_hears_nothing(c);
+}
+
 /* A broker that gave this ring up: nobody knows how many messages are missing. */
 static void
 what_was_lost_on_the_way_is_told_without_a_number(void **state)
@@ -971,6 +1003,8 @@ main(void)
         T(an_unsubscribe_is_answered_behind_the_last_notice),
         T(subscribing_again_while_behind_changes_nothing),
         T(a_connection_that_ends_leaves_nothing),
+        T(a_broker_that_dies_leaves_a_gap_where_there_are_other_hosts),
+        T(a_broker_that_dies_leaves_none_where_there_are_not),
         T(what_was_lost_on_the_way_is_told_without_a_number),
         T(a_gap_of_another_host_is_told_at_its_place_whatever_the_policy),
         T(a_gap_of_another_host_keeps_its_place_for_who_is_behind),
