@@ -101,11 +101,9 @@ export class World {
         const from = now(), l = this.ledger, names = new Set(hosts.map(h => h.name));
         const lacking = () => {
             const out = [];
-            for (const b of l.living()) if (names.has(b.client.split('/')[0])) for (const [p, line] of l.published.get(b.channel) ?? []) {
-                if (!names.has(p.split('/')[0]) || !this.channels.includes(b.channel)) continue;
-                const last = b.got.get(p)?.last ?? 0;
-                if (!line.length || !last || !(line[last - 1]?.asked > from)) out.push(`${b.client} on ${b.channel} of ${p}`);
-            }
+            const publishers = hosts.flatMap(h => h.pubs ?? []);
+            for (const b of l.living()) if (names.has(b.client.split('/')[0]) && this.channels.includes(b.channel)) for (const p of publishers)
+                if (!(l.line(b.channel, p)[(b.got.get(p)?.last ?? 0) - 1]?.asked > from)) out.push(`${b.client} on ${b.channel} of ${p}`);
             return out;
         };
         return until(() => lacking().length === 0, () => `messages to flow ${what}: ${lacking().slice(0, 4).join(', ')}, ${lacking().length} in all`, ms);
