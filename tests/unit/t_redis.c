@@ -20,7 +20,7 @@
 #include <cmocka.h>
 #include <hiredis/hiredis.h>
 
-#define WAIT_MS 20000
+#define WAIT_MS T_REDIS_WAIT_MS
 #define STEP_MS 5
 #define ATTEMPTS 5 /* a port may be taken between the asking and the taking */
 #define SLOTS_ALL 16384u

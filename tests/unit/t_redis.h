@@ -21,6 +21,10 @@ struct t_redis {
     char more[2048];  /* options it was started with */
 };
 
+/* What any wait may take. Servers that had to wait for a processor put off a failover: a sentinel whose timer came late trusts
+ * nobody for 30 s (its TILT mode). */
+#define T_REDIS_WAIT_MS 60000
+
 /* Whether this machine has a redis-server. */
 bool t_redis_there(void);
 /* Starts one, with more options as the command line has them ("--requirepass x --save ''"; may be empty), and waits until it

@@ -16,7 +16,7 @@
 #include "tests/unit/t_redis.h"
 
 #define CHANNELS 64
-#define WAIT_MS 20000
+#define WAIT_MS T_REDIS_WAIT_MS
 
 struct heard {
     uint64_t last;      /* number */

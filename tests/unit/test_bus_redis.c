@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#define WAIT_MS 15000
+#define WAIT_MS T_REDIS_WAIT_MS
 #define TOKENS 200000
 
 static struct conf conf;

@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#define WAIT_MS 10000
+#define WAIT_MS T_REDIS_WAIT_MS
 
 static struct conf conf;
 static struct ring ring;

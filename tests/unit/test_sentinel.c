@@ -12,7 +12,7 @@
 #include "broker/sentinel.h"
 #include "tests/unit/t_redis.h"
 
-#define WAIT_MS 20000
+#define WAIT_MS T_REDIS_WAIT_MS
 
 struct host {
     struct ring ring;
