@@ -83,9 +83,10 @@ class Fake:
         self.map[SEGMENT + LANE + at:SEGMENT + LANE + at + len(raw)] = raw
 
     def commit(self, tail):
-        # "@": one store of eight bytes; "<" would write them singly and show a tail that went back.
+        # One store of eight bytes. struct.pack_into clears its room first, and would show a tail that went back.
         self.tail = tail
-        struct.pack_into("@Q", self.map, SEGMENT, tail)
+        with memoryview(self.map) as m, m.cast("Q") as words:
+            words[SEGMENT // 8] = tail
         try:
             self.sock.send(b"!")
         except OSError:

@@ -78,9 +78,10 @@ class FakeBroker:
         self.map[at:at + len(raw)] = raw
 
     def commit(self, tail):
-        # "@": one store of eight bytes; "<" would write them singly and show a tail that went back.
+        # One store of eight bytes. struct.pack_into clears its room first, and would show a tail that went back.
         self.tail = tail
-        struct.pack_into("@Q", self.map, self.back, tail & ((1 << 64) - 1))
+        with memoryview(self.map) as m, m.cast("Q") as words:
+            words[self.back // 8] = tail & ((1 << 64) - 1)
         try:
             self.sock.send(b"!")
         except OSError:
