@@ -341,7 +341,8 @@ say_all(struct server *s)
             break;
     }
     s->left = 0;
-    (void)(say(s, &batches[0], false) & say(s, &batches[1], true));
+    (void)say(s, &batches[0], false);
+    (void)say(s, &batches[1], true);
 }
 
 /* -- links come and go -- */

@@ -148,8 +148,10 @@ static void
 host_keep(struct host *h, const struct hostbeat *said)
 {
     h->said = *said;
-    memcpy(h->name, said->name.p, said->name.n);
-    memcpy(h->release, said->release.p, said->release.n);
+    if (said->name.n)
+        memcpy(h->name, said->name.p, said->name.n);
+    if (said->release.n)
+        memcpy(h->release, said->release.p, said->release.n);
     h->said.name = view_of(h->name, said->name.n);
     h->said.release = view_of(h->release, said->release.n);
 }

@@ -82,6 +82,10 @@ t_host_stop(struct t_host *h)
         buf_free(&p->overflow);
         free(p->chan_of);
         free(p->answers.v);
+        for (struct blocked *k = p->blocked, *next; k != NULL; k = next) {
+            next = k->next;
+            free(k);
+        }
     }
     chans_fini(&h->b);
     pool_fini(&h->b.peers);
