@@ -63,6 +63,8 @@ on_string(const redisReadTask *t, char *p, size_t n)
         return NULL;
     if (bulk && (p[n] != '\r' || p[n + 1] != '\n'))
         return refuse(rr, "a string that does not end where it said");
+    if (bulk && n > rr->bounds.max_bulk) /* it came whole at once: rest_is_fine() did not see it */
+        return refuse(rr, "a string of more than redis.max_bulk");
     v->text = view_of((const uint8_t *)(uintptr_t)rr->text.n, n);
     buf_put(&rr->text, p, n);
     return rr->text.failed ? refuse(rr, "a reply of more than redis.max_bulk") : MADE;
