@@ -120,7 +120,7 @@ test('SIGTERM twice ends at once', ours, async () => {
     const s = await startServer({ settings: { 'run.drain_timeout': '60s', 'out.queue_bytes': '64MiB', 'out.stall': '60s', 'ws.close_timeout': '60s' } });
     const stuck = await stuckClient(s);
     s.child.kill('SIGTERM');
-    await until(() => / drain connections=1/.test(s.stderr), 'the drain');
+    await until(() => / drain connections=[12]/.test(s.stderr), 'the drain'); // who flooded may not have been seen to go
     s.child.kill('SIGTERM');
     const began = Date.now();
     await s.stop({ check: false });
