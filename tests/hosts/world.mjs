@@ -60,11 +60,18 @@ export class World {
     static async make(redis, settings = {}, { count = 3, each = [] } = {}) {
         const w = new World();
         w.net = await new Net().make();
-        w.redis = await redis?.(w.net);
-        w.settings = { 'redis.backoff_max': '500ms', 'bus.heartbeat': '500ms', 'log.level': 'info', ...w.redis?.settings, ...settings };
-        await Promise.all(Array.from({ length: count }, (_, i) => w.addHost(each[i])));
-        if (w.redis) await w.up();
-        return w;
+        try {
+            w.redis = await redis?.(w.net);
+            w.settings = { 'redis.backoff_max': '500ms', 'bus.heartbeat': '500ms', 'log.level': 'info', ...w.redis?.settings, ...settings };
+            const starts = await Promise.allSettled(Array.from({ length: count }, (_, i) => w.addHost(each[i])));
+            for (const s of starts) if (s.status === 'rejected') throw s.reason;
+            if (w.redis) await w.up();
+            return w;
+        } catch (e) {
+            e.stack += `\n${w.words()}`;
+            await w.end({ check: false }).catch(() => {}); // or its processes would keep this one alive
+            throw e;
+        }
     }
     async addHost(settings = {}) {
         const i = this.hosts.length, h = new Host(this, `host${i + 1}`, `10.77.0.${i + 1}`);
@@ -177,17 +184,19 @@ export class World {
 export const BUS_UP = 3; // enum bus_state of broker/bus.h
 
 const why = forbidden();
-/** A test with a world of its own. Where there can be no namespaces it says so; RINGCAST_HOSTS=must makes that a failure. */
+/** A test with a world of its own. Where there can be no namespaces it says so; HOSTS_REQUIRED=1 makes that a failure. */
 export function hosts(name, redis, settings, fn, { count = 3, each = [], timeout = 240000 } = {}) {
-    test(`hosts: ${name}`, { timeout: timeout * slow, skip: why && process.env.RINGCAST_HOSTS !== 'must' ? why : false }, async t => {
+    test(`hosts: ${name}`, { timeout: timeout * slow, skip: why && !process.env.HOSTS_REQUIRED ? why : false }, async t => {
         assert.equal(why, null);
         let world;
         try {
             world = await World.make(redis, settings, { count, each });
             await fn(world, t);
         } catch (e) {
-            e.stack += `\n${world?.words() ?? ''}`;
-            await world?.end({ check: false }).catch(() => {});
+            if (world) {
+                e.stack += `\n${world.words()}`;
+                await world.end({ check: false }).catch(() => {});
+            }
             throw e;
         }
         await world.end({ check: !world.broken });
