@@ -19,8 +19,9 @@
 
 /* How long after our ask came back an origin that has not been heard of may still answer it. */
 #define GRACE_MS 1000
-/* One mark serves all who asked within this time. */
+/* One mark serves all who asked within this time; who has asked just now collects names for as long. */
 #define MARK_MS 50
+#define ASK_MS 50
 /* Who was heard on a channel before its link was lost and says nothing for so long after its return is taken for dead:
  * what it said meanwhile nobody can count any more. Longer than any pause between two tries to reach a bus. */
 #define GONE_MS 30000
@@ -54,6 +55,7 @@ struct across_chan {
     bool ask_open;        /* asked, and the ask has not come back */
     uint32_t losses;
     struct mono settled;  /* from then on an origin not heard of begins with 1; 0: not known yet */
+    struct mono joined;   /* when it was confirmed, the time before it settled */
     uint32_t source, source_gen;
     uint32_t heard_count, heard_cap, heard_hint;
     struct heard *heard;
@@ -79,6 +81,7 @@ struct across {
     bool ask_again;            /* an ask was lost on its way */
     bool order_bus;
     struct mono ask_again_at, seen, since; /* since: the bus is in its state */
+    struct mono asked;
     void (*on_heartbeat)(struct broker *, const struct envelope *);
     uint8_t ask_body[ENVELOPE_ASK_MAX];
 };
@@ -138,6 +141,20 @@ say(struct across *a, struct bus_topic t, const struct envelope *e, struct view 
     return a->bus->ops->publish(a->bus, t, view_of(head, n), body, token);
 }
 
+/* What an envelope of this source says of it, but its number. */
+static struct envelope
+envelope_of(struct across *a, struct source *e, enum envelope_kind kind, bool up)
+{
+    struct envelope out = {.kind = kind, .flags = flags_of(a, e, up), .origin = a->self, .stretch = e->stretch,
+        .behind = e->last - e->taken};
+    if (UNLIKELY(e->base > 0)) {
+        out.flags |= ENVELOPE_BASE;
+        out.base = e->base;
+        out.base_age = mono_since_ms(a->b->now, e->base_at);
+    }
+    return out;
+}
+
 /* -- marks -- */
 
 static bool
@@ -146,8 +163,8 @@ mark_now(struct across *a, struct source *e)
     struct bus_topic t = {BUS_CHANNEL, sources_name(e)};
     if (mono_since_ms(a->b->now, e->marked) < MARK_MS || !a->bus->ops->is_up(a->bus, t))
         return false;
-    struct envelope mark = {.kind = ENVELOPE_MARK, .origin = a->self, .stretch = e->stretch, .number = e->last,
-        .behind = e->last - e->taken, .flags = flags_of(a, e, true)};
+    struct envelope mark = envelope_of(a, e, ENVELOPE_MARK, true);
+    mark.number = e->last;
     if (!say(a, t, &mark, VIEW_NONE, TOKEN(TOKEN_MARK, sources_slot(&a->sources, e))))
         return false;
     e->marks++;
@@ -236,16 +253,25 @@ ask_returned(struct across *a, struct across_chan *ac)
     ac->judge_at = mono_add_ms(now, GONE_MS);
 }
 
+/* Nothing can have been missed there so far: numbers are asked for only so that what comes can be followed. */
+static bool
+is_first_ask(const struct across_chan *ac)
+{
+    return ac->losses == 0 && ac->settled.ns == 0;
+}
+
 static bool
 ask_some(struct across *a)
 {
     size_t n = 0;
     struct across_chan *ac = a->asks.ask_next;
-    for (; ac != &a->asks && envelope_name_fits(n, ac->ch->name_n); ac = ac->ask_next)
+    bool first = is_first_ask(ac);
+    for (; ac != &a->asks && is_first_ask(ac) == first && envelope_name_fits(n, ac->ch->name_n); ac = ac->ask_next)
         n += envelope_name_put(a->ask_body + n, chan_name(ac->ch));
-    struct envelope e = {.kind = ENVELOPE_ASK, .origin = a->self};
+    struct envelope e = {.kind = ENVELOPE_ASK, .flags = first ? ENVELOPE_FIRST_ASK : 0, .origin = a->self};
     if (!say(a, control, &e, view_of(a->ask_body, n), TOKEN(TOKEN_CONTROL, 0)))
         return false;
+    COUNT(a->b, bus_ask_messages_total);
     while (a->asks.ask_next != ac) {
         struct across_chan *asked = a->asks.ask_next;
         line_out(asked);
@@ -261,6 +287,16 @@ can_ask(const struct across *a)
     return a->asks.ask_next != &a->asks && a->control_is_up && a->bus->ops->is_up(a->bus, control);
 }
 
+static void
+asks_due(struct across *a)
+{
+    if (!can_ask(a) || mono_since_ms(a->b->now, a->asked) < ASK_MS)
+        return;
+    a->asked = a->b->now;
+    for (unsigned n = 0; n < ASKS_A_TURN && can_ask(a) && ask_some(a); n++)
+        ;
+}
+
 /* Some asks did not come back, and will not; or somebody may not have heard them. Those that are open are asked anew,
  * and after a lost link those of the last GONE_MS. */
 static void
@@ -274,6 +310,19 @@ ask_again(struct across *a)
         if (ch->head.next == POOL_LIVE && ch->across != NULL && (ch->across->ask_open || ch->across->judged_later))
             ask_in(a, ch->across);
     }
+}
+
+/* A first ask is not worth an answer of who has been silent for long: what it says next shall tell from which number on
+ * it can be missed (ADR 0011, 4). */
+static bool
+stays_silent(struct across *a, struct source *s)
+{
+    if (s->taken != s->last || s->waiting > 0 || s->owes ||
+        mono_since_ms(a->b->now, s->taken_at) < a->b->conf->bus_answer_within)
+        return false;
+    s->base = s->last;
+    s->base_at = s->taken_at;
+    return true;
 }
 
 static void
@@ -293,7 +342,10 @@ on_ask(struct across *a, const struct envelope *e)
         }
         struct source *s = sources_find(&a->sources, name, hash);
         if (s != NULL) {
-            sources_due(&a->sources, s);
+            if ((e->flags & ENVELOPE_FIRST_ASK) && stays_silent(a, s))
+                COUNT(b, bus_unanswered_total);
+            else
+                sources_due(&a->sources, s);
         } else if (sources_forgot(&a->sources, hash)) {
             struct envelope mark = {.kind = ENVELOPE_MARK, .origin = a->self};
             if (say(a, (struct bus_topic){BUS_CHANNEL, name}, &mark, VIEW_NONE, TOKEN(TOKEN_CONTROL, 0)))
@@ -382,8 +434,9 @@ static bool
 number_and_say(struct across *a, struct source *s, struct view name, bool up, bool has_data, struct view data,
     uint64_t token)
 {
-    struct envelope e = {.kind = ENVELOPE_MESSAGE, .origin = a->self, .stretch = s->stretch, .number = s->last + 1,
-        .behind = s->last - s->taken, .flags = flags_of(a, s, up) | (has_data ? ENVELOPE_HAS_DATA : 0)};
+    struct envelope e = envelope_of(a, s, ENVELOPE_MESSAGE, up);
+    e.number = s->last + 1;
+    e.flags |= has_data ? ENVELOPE_HAS_DATA : 0;
     if (!say(a, (struct bus_topic){BUS_CHANNEL, name}, &e, data, token))
         return false;
     s->last++;
@@ -461,6 +514,7 @@ source_fate(struct across *a, struct source *s, enum bus_fate fate)
     a->waiting--;
     if (fate == BUS_TAKEN) {
         s->taken = s->last - s->waiting;
+        s->taken_at = a->b->now;
         return;
     }
     if (fate == BUS_DROPPED)
@@ -590,10 +644,14 @@ static void
 first_word(struct across *a, struct across_chan *ac, const struct envelope *e)
 {
     bool again = (e->flags & ENVELOPE_AGAIN) != 0, rejoin = again || (e->flags & ENVELOPE_REJOIN) != 0;
-    uint64_t known = again ? before(e) - MIN(e->behind, before(e)) : before(e);
     bool settled = ac->settled.ns != 0 && mono_reached(a->b->now, ac->settled);
-    if (settled && !rejoin)
-        known = 0; /* it has begun since we listen */
+    /* What was under way when this was made came before it, if it came: so who has listened for long missed it. */
+    uint64_t known = before(e) - (again || settled ? MIN(e->behind, before(e)) : 0);
+    if (settled && !rejoin) {
+        known = e->base; /* it has begun since we listen, or was silent then */
+        if (e->base > 0 && e->base_age <= mono_since_ms(a->b->now, ac->joined))
+            gap(a, ac, 0); /* it was not: what it said between our beginning and its base was missed */
+    }
     if (settled && ac->lost && ((rejoin && known > 0) || e->stretch != 1))
         gap(a, ac, 0);
     if (before(e) > known)
@@ -780,6 +838,8 @@ on_joined(void *arg, struct bus_topic topic)
     if (ac == NULL)
         return;
     ac->confirmed = ac->begun = true;
+    if (ac->settled.ns == 0)
+        ac->joined = b->now;
     if (ac->unsure)
         gap(a, ac, 0);
     ac->unsure = false;
@@ -1006,8 +1066,7 @@ across_turn(struct broker *b)
         say_back(a);
     if (UNLIKELY(a->ask_again) && mono_reached(b->now, a->ask_again_at))
         ask_again(a);
-    for (unsigned n = 0; n < ASKS_A_TURN && can_ask(a) && ask_some(a); n++)
-        ;
+    asks_due(a);
     marks_due(a);
     marks_quiet(a);
     judge_some(a);
@@ -1017,7 +1076,9 @@ across_turn(struct broker *b)
     uint32_t ms = a->bus->ops->turn(a->bus, b->now);
     if (a->sources.due_first != POOL_NONE || a->ask_again)
         ms = MIN(ms, (uint32_t)MARK_MS / 2);
-    b->bus_wait_ms = can_ask(a) ? 0 : ms;
+    if (can_ask(a))
+        ms = MIN(ms, (uint32_t)(ASK_MS - MIN(mono_since_ms(b->now, a->asked), ASK_MS)));
+    b->bus_wait_ms = ms;
 }
 
 bool

@@ -29,6 +29,7 @@ struct node {
     unsigned number;
     unsigned links;            /* that are up */
     unsigned links_seen;       /* as its last turn knew */
+    uint64_t joins;            /* so far: each has its number */
     bool returning;            /* topics of before a lost link are not all confirmed yet */
     uint32_t slow, bound, refuse, twice, lose;
     struct items topics;       /* that it wants */
@@ -182,9 +183,9 @@ mem_join(struct bus *bus, struct bus_topic t)
     struct node *n = node_of(bus);
     if (find(&n->topics, t) != NULL)
         return true;
-    push(&n->topics, item_new(ITEM_JOIN, t, VIEW_NONE, VIEW_NONE, 0));
+    push(&n->topics, item_new(ITEM_JOIN, t, VIEW_NONE, VIEW_NONE, ++n->joins));
     if (n->links & n->links_seen & BUS_MEM_HEARS)
-        push(&n->wishes, item_new(ITEM_JOIN, t, VIEW_NONE, VIEW_NONE, 0));
+        push(&n->wishes, item_new(ITEM_JOIN, t, VIEW_NONE, VIEW_NONE, n->joins));
     return true;
 }
 
@@ -270,11 +271,10 @@ notice_lost(struct node *n)
 {
     unsigned lost = n->links_seen & ~n->links;
     n->links_seen &= n->links;
-    if (lost & BUS_MEM_SAYS)
-        for (struct item *i = n->says.first; i != NULL; i = i->next) {
-            i->again = true;
-            i->sent = false;
-        }
+    for (struct item *i = lost ? n->says.first : NULL; i != NULL; i = i->next) {
+        i->sent &= !(lost & BUS_MEM_SAYS);
+        i->again |= !i->sent;
+    }
     if (!(lost & BUS_MEM_HEARS))
         return;
     for (struct item *i = n->topics.first, *next; i != NULL; i = next) {
@@ -294,8 +294,10 @@ notice_back(struct node *n)
     if (!(back & BUS_MEM_HEARS))
         return;
     n->returning = true;
-    for (const struct item *i = n->topics.first; i != NULL; i = i->next)
-        push(&n->wishes, item_new(ITEM_JOIN, item_topic(i), VIEW_NONE, VIEW_NONE, 0));
+    for (struct item *i = n->topics.first; i != NULL; i = i->next) {
+        i->token = ++n->joins;
+        push(&n->wishes, item_new(ITEM_JOIN, item_topic(i), VIEW_NONE, VIEW_NONE, i->token));
+    }
 }
 
 static void
@@ -306,7 +308,7 @@ hear_one(struct node *n, const struct item *i)
         return; /* left meanwhile */
     if (i->kind == ITEM_MESSAGE) {
         n->bus.ears->on_message(n->bus.arg, item_topic(i), item_message(i));
-    } else if (!t->confirmed) {
+    } else if (!t->confirmed && t->token == i->token) { /* not that of a join before */
         t->confirmed = true;
         n->bus.ears->on_joined(n->bus.arg, item_topic(i));
     }
@@ -436,7 +438,7 @@ take_wish(struct node *n)
     take_out(&n->subscribed, item_topic(i));
     if (i->kind == ITEM_JOIN) {
         push(&n->subscribed, item_new(ITEM_JOIN, item_topic(i), VIEW_NONE, VIEW_NONE, 0));
-        push(&n->hears, item_new(ITEM_JOIN, item_topic(i), VIEW_NONE, VIEW_NONE, 0));
+        push(&n->hears, item_new(ITEM_JOIN, item_topic(i), VIEW_NONE, VIEW_NONE, i->token));
     }
     free(i);
     return true;

@@ -28,8 +28,10 @@ struct source {
     uint64_t stretch;
     uint64_t last;           /* number of the last message */
     uint64_t taken;          /* the last one that the bus took */
-    struct mono said;        /* when that was; for marks: the last mark */
-    struct mono marked;
+    uint64_t base;           /* the last one when somebody's ask was left unanswered; 0: that has not been */
+    struct mono said;        /* when the last message was numbered */
+    struct mono taken_at, base_at; /* when the bus had taken those */
+    struct mono marked;      /* the last mark */
     uint8_t *name;
 };
 

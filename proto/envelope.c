@@ -16,6 +16,10 @@ envelope_put(uint8_t out[ENVELOPE_HEAD_MAX], const struct envelope *e)
     n += varint_put(out + n, e->stretch);
     n += varint_put(out + n, e->number);
     n += varint_put(out + n, e->behind);
+    if (e->flags & ENVELOPE_BASE) {
+        n += varint_put(out + n, e->base);
+        n += varint_put(out + n, e->base_age);
+    }
     out[n++] = 0;
     return n;
 }
@@ -27,20 +31,23 @@ numbers_take(struct view *in, struct envelope *e)
     if (!varint_take(in, &broker) || broker > UINT32_MAX)
         return false;
     e->origin.broker = (uint32_t)broker;
-    if (!varint_take(in, &e->stretch) || !varint_take(in, &e->number) || !varint_take(in, &e->behind) ||
-        !varint_take(in, &skip) || skip > in->n)
+    if (!varint_take(in, &e->stretch) || !varint_take(in, &e->number) || !varint_take(in, &e->behind))
+        return false;
+    if ((e->flags & ENVELOPE_BASE) && (!varint_take(in, &e->base) || !varint_take(in, &e->base_age)))
+        return false;
+    if (!varint_take(in, &skip) || skip > in->n)
         return false;
     *in = view_from(*in, (size_t)skip);
     return true;
 }
 
-/* A message has a number, and no more can be missing before it than there were. */
+/* A message has a number, and no more can be missing before it than there were; its base came before it. */
 static bool
 numbers_can_be(const struct envelope *e)
 {
     switch (e->kind) {
-    case ENVELOPE_MESSAGE: return e->stretch > 0 && e->number > 0 && e->behind < e->number;
-    case ENVELOPE_MARK: return e->behind <= e->number && (e->stretch > 0 || e->number == 0);
+    case ENVELOPE_MESSAGE: return e->stretch > 0 && e->number > 0 && e->behind < e->number && e->base < e->number;
+    case ENVELOPE_MARK: return e->behind <= e->number && (e->stretch > 0 || e->number == 0) && e->base <= e->number;
     default: return true;
     }
 }

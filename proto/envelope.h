@@ -3,7 +3,8 @@
  * publishes of others are told apart.
  *
  *   0xC1, version, kind (3 bits) and flags, host (8 bytes), epoch (4 bytes), then varints: broker, stretch, number,
- *   behind, n; n bytes of fields that this version does not know; the body up to the end. */
+ *   behind, with ENVELOPE_BASE also base and base_age, n; n bytes of fields that this version does not know; the body
+ *   up to the end. */
 #ifndef PROTO_ENVELOPE_H
 #define PROTO_ENVELOPE_H
 
@@ -13,7 +14,7 @@
 #define ENVELOPE_FIRST 0xc1
 #define ENVELOPE_VERSION 1
 /* A head that envelope_put writes is never longer. */
-#define ENVELOPE_HEAD_MAX 64
+#define ENVELOPE_HEAD_MAX 72
 
 enum envelope_kind {
     ENVELOPE_MESSAGE, /* body: the data of a publish */
@@ -28,8 +29,10 @@ enum envelope_flag {
     ENVELOPE_REJOIN = 0x10,   /* the origin may not have heard asks for this channel: not heard of is no gap */
     ENVELOPE_AGAIN = 0x20,    /* sent again after a lost link, or behind what may have been dropped: as REJOIN, and
                                  `behind` says how many before it may be missing. The bus sets it, too (BUS_AGAIN) */
+    ENVELOPE_BASE = 0x40,     /* of a message or mark: there is a base */
+    ENVELOPE_FIRST_ASK = 0x08, /* of an ask: who has been silent for bus.answer_within need not answer */
 };
-#define ENVELOPE_FLAGS (ENVELOPE_HAS_DATA | ENVELOPE_REJOIN | ENVELOPE_AGAIN)
+#define ENVELOPE_FLAGS (ENVELOPE_HAS_DATA | ENVELOPE_REJOIN | ENVELOPE_AGAIN | ENVELOPE_BASE)
 
 /* One broker process of one host. Compared as bytes: there is no padding. */
 struct envelope_origin {
@@ -46,6 +49,8 @@ struct envelope {
     uint64_t stretch; /* a later one of the same origin is higher; 0: of a mark of who has forgotten the channel */
     uint64_t number;  /* of a message: its own, from 1; of a mark: the last one */
     uint64_t behind;  /* how many numbers before this one were not known to be taken by the bus when it was made */
+    uint64_t base;    /* with ENVELOPE_BASE: asks were not answered when this was the last number; its age, ms, is that */
+    uint64_t base_age; /* since the bus took it. Otherwise 0 */
     struct view body;
 };
 

@@ -22,15 +22,15 @@ DEFAULTS = {
     "payload": (128, "bytes of a message's data"),
     "heartbeat": (1.0, "bus.heartbeat, seconds"),
     "marks": (1, "bus.marks: 0 is off"),
-    "ask_window": (0.0, "what if a broker collected names for so many seconds before it asks? 0: it asks in each turn, for one name mostly"),
-    "answer_within": (0.0, "what if nobody answered who has been silent on a channel for so many seconds? 0: all do who have published there"),
+    "ask_window": (0.05, "a broker that has asked collects names for so many seconds before it asks again"),
+    "answer_within": (10.0, "bus.answer_within, seconds: who has been silent on a channel for longer does not answer"),
     "uptime": (86400.0, "seconds that brokers have been up, which is what they have published in"),
     "mark_window": (0.05, "seconds in which one mark serves all who asked"),
     "window": (5.0, "seconds that are simulated (after one heartbeat that is not counted)"),
     "seed": (1, "of the draws"),
 }
 # Bytes before the data in a message, and of what has none (proto/envelope.h).
-ENVELOPE = {"data": 21, "mark": 20, "heartbeat": 96, "ask": 20, "ask_name": 1}
+ENVELOPE = {"data": 21, "base": 5, "mark": 20, "heartbeat": 96, "ask": 20, "ask_name": 1}
 PREFIX = "ringcast:"
 
 
@@ -136,10 +136,12 @@ class Tally:
         self.asks = self.ask_names = self.heartbeats = 0
         self.own_echoes = 0
         self.seconds = 0.0
-        self.last = {}        # (channel, host) -> when it published there last
-        self.sources = {}     # channel -> hosts that have published to it, when none was forgotten
+        self.last = {}        # (channel, host) -> when it published there last, and no mark has followed
+        self.said = {}        # channel -> host -> when it published there last
+        self.silent = set()   # (channel, host) that left somebody's ask unanswered: its messages have a base from then on
+        self.based = collections.Counter()  # messages with one
         self.quiet = collections.deque()
-        self.asking = {}      # host -> until when names are collected
+        self.asking = {}      # host -> when it asks, or has asked last
         self.marked = {}      # channel -> no asked mark before
 
     def count(self, kind, channel, hosts):
@@ -152,8 +154,10 @@ class Tally:
         if self.counting and channel in self.clients.refs[host]:
             self.own_echoes += 1
         self.last[channel, host] = t
+        if self.counting and (self.warm or (channel, host) in self.silent):
+            self.based[channel] += 1
         if not self.warm:
-            self.sources.setdefault(channel, set()).add(host)
+            self.said.setdefault(channel, {})[host] = t
         if self.s.marks:
             self.quiet.append((t + self.s.heartbeat, t, channel, host))
 
@@ -167,26 +171,28 @@ class Tally:
             self.ask(t, host, new)
 
     def ask(self, t, host, channel):
-        at = self.asking.get(host)
-        if at is None or t >= at:
-            self.asking[host] = t + self.s.ask_window
+        at = self.asking.get(host, -math.inf)
+        if t > at:
+            self.asking[host] = at = max(t, at + self.s.ask_window)
             self.asks += self.counting
         self.ask_names += self.counting
-        if t < self.marked.get(channel, 0):
+        if at < self.marked.get(channel, 0):
             return
-        self.marked[channel] = t + self.s.mark_window
-        for _ in range(self.answering(channel, host)):
+        self.marked[channel] = at + self.s.mark_window
+        for _ in range(self.answering(at, channel, host)):
             self.count("mark_asked", channel, self.hearing[channel])
         for origin in range(self.s.hosts if self.s.marks else 0):
             if origin != host:
                 self.last.pop((channel, origin), None)  # this mark serves as that after a quiet heartbeat, too
 
-    def answering(self, channel, host):
-        """Origins that have published there: also those that have forgotten their numbers, who say so."""
+    def answering(self, t, channel, host):
+        """How many origins answer: those that have published there lately."""
         if not self.warm:
-            return len(self.sources.get(channel, set()) - {host})
+            others = {h: t - at for h, at in self.said.get(channel, {}).items() if h != host}
+            self.silent |= {(channel, h) for h, ago in others.items() if ago >= self.s.answer_within}
+            return sum(ago < self.s.answer_within for ago in others.values())
         rate = self.s.publishes * self.pubs.chance(channel) / self.s.hosts
-        tau = min(self.s.uptime, self.s.answer_within or math.inf)
+        tau = min(self.s.uptime, self.s.answer_within)
         p = -math.expm1(-rate * tau)
         if p > 0.999:
             return self.s.hosts - 1
@@ -280,8 +286,8 @@ def spread(t, topology, servers):
     cache = {}
     shard = topology == "sharded"
     for kind in t.KINDS:
-        body = ENVELOPE["data"] + s.payload if kind == "data" else ENVELOPE["mark"]
         for c, n in t.published[kind].items():
+            body = ENVELOPE["data"] + s.payload + ENVELOPE["base"] * t.based[c] // n if kind == "data" else ENVELOPE["mark"]
             at = cache.get(c)
             if at is None:
                 at = cache[c] = of(c)

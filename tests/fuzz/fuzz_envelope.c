@@ -22,6 +22,7 @@ write_and_read(const struct envelope *e)
     must(envelope_get(view_of(head, n), &again) == ENVELOPE_OK);
     must(again.kind == e->kind && again.flags == e->flags && again.stretch == e->stretch);
     must(again.number == e->number && again.behind == e->behind && again.body.n == 0);
+    must(again.base == e->base && again.base_age == e->base_age);
     must(memcmp(&again.origin, &e->origin, sizeof e->origin) == 0);
 }
 

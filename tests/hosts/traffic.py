@@ -26,7 +26,8 @@ sys.dont_write_bytecode = True
 from harness import redis, traffic  # noqa: E402
 
 DEADLINE = 20  # seconds; only a failure reaches it
-SHAPE = dict(hosts=3, clients=12, subscriptions=4, channels=300, publishes=250, stay=6, payload=128, heartbeat=1.0, window=5)
+SHAPE = dict(hosts=3, clients=12, subscriptions=4, channels=300, publishes=250, stay=6, payload=128, heartbeat=1.0, answer_within=1.0,
+             window=5)
 
 
 def frame(payload):
@@ -82,7 +83,8 @@ class Host:
         self.bin = bin_dir
         self.child = subprocess.Popen(
             [bin_dir / "ringcast", "run", f"--run.dir={self.folder}", "--worker.listen=tcp://127.0.0.1:0", "--worker.rings=1",
-             f"--redis.url={url}", f"--host.name=host{number}", f"--bus.heartbeat={int(s.heartbeat * 1000)}ms", "--bus.subscribe_wait=10s",
+             f"--redis.url={url}", f"--host.name=host{number}", f"--bus.heartbeat={int(s.heartbeat * 1000)}ms",
+             f"--bus.answer_within={int(s.answer_within * 1000)}ms", "--bus.subscribe_wait=10s",
              "--bus.unconfirmed=error", "--bus.ack=bus", "--log.level=warn", "--sc.ping_interval=30s", "--sc.ping_timeout=60s"],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         line = self.child.stdout.readline()
@@ -188,7 +190,8 @@ def compare(books, s, t, a, b, seconds):
     books.check("messages published", kinds["data"], of("bus_published_total"))
     books.check("messages of others delivered", sum(t.delivered["data"].values()) - t.own_echoes, of("bus_received_total"))
     books.check("marks", kinds["mark_quiet"] + kinds["mark_asked"], of("bus_marks_total"), 0.1, 20)
-    books.check("names asked for", t.ask_names, of("bus_asks_total"))
+    books.check("names asked for", t.ask_names, of("bus_asks_total"), 0, 3)
+    books.check("messages with asks", t.asks, of("bus_ask_messages_total"), 0.1, 10)
     books.check("PUBLISH commands", publishes, redis_calls("publish"), 0.03, 20)
     books.check("bytes into Redis", load.bytes_in * s.window, b.bytes_in - a.bytes_in, 0.05, 2000)
     books.check("bytes out of Redis", load.bytes_out * s.window, b.bytes_out - a.bytes_out - a.info_bytes, 0.05, 2000)

@@ -582,6 +582,102 @@ envelope_of(struct view body, unsigned flags, uint64_t number)
     raw(X, view_of(bytes, n + body.n));
 }
 
+/* Host 0 said something, and has been silent for longer than bus.answer_within when host 1 begins to listen. */
+static void
+subscriber_after_a_silence(void)
+{
+    both();
+    say(0, "1");
+    turns(11000, true);
+    uint64_t marks = hosts[0].metrics[BM_bus_marks_total];
+    listen_on(1, 1);
+    turns(1500, true);
+    assert_int_equal(hosts[0].metrics[BM_bus_marks_total], marks);
+    assert_int_equal(hosts[0].metrics[BM_bus_unanswered_total], 1);
+    expect_nothing(1, 1);
+}
+
+static void
+who_has_been_silent_for_long_does_not_answer_who_begins_and_nothing_is_missing(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    say(0, "2");
+    turns(20, true);
+    expect_message(1, 1, "2");
+    bus_mem_lose(net, 1, 1);
+    say(0, "3");
+    say(0, "4");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    expect_message(1, 1, "4");
+}
+
+static void
+what_is_lost_after_a_silence_is_counted_from_it(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    bus_mem_lose(net, 1, 2);
+    say(0, "2");
+    say(0, "3");
+    say(0, "4");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 2);
+    expect_message(1, 1, "4");
+}
+
+static void
+who_was_cut_off_learns_what_was_said_after_a_silence(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "2");
+    turns(20, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(200, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    turns(40000, true);
+    expect_nothing(1, 1);
+}
+
+/* As if another host had begun to listen after a silence behind what this one missed. */
+static void
+a_silence_that_began_after_who_listens_tells_of_a_gap_of_unknown_size(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    turns(2000, true);
+    uint8_t bytes[256];
+    struct envelope e = {.kind = ENVELOPE_MARK, .flags = ENVELOPE_BASE, .stretch = 1, .number = 5, .base = 5, .base_age = 1000};
+    memset(&e.origin, 9, sizeof e.origin);
+    raw(X, view_of(bytes, envelope_put(bytes, &e)));
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    e.origin.broker = 8;
+    e.base_age = 10000;
+    raw(X, view_of(bytes, envelope_put(bytes, &e)));
+    expect_nothing(1, 1);
+}
+
+/* Who asks all the time collects names. */
+static void
+asks_of_a_short_time_go_together(void **state)
+{
+    (void)state;
+    char name[8];
+    both();
+    uint64_t said = hosts[1].metrics[BM_bus_asks_total];
+    for (unsigned i = 0; i < 40; i++) {
+        int n = snprintf(name, sizeof name, "n%u", i);
+        assert_true(t_subscribe(&hosts[1].rings[1], 20 + i, 1, view_of(name, (size_t)n)));
+        turns(0, true);
+    }
+    turns(60, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total] - said, 40);
+    assert_in_range(hosts[1].metrics[BM_bus_ask_messages_total], 5, 12);
+}
+
 static void
 what_no_client_could_have_said_is_counted_and_told_as_missing(void **state)
 {
@@ -743,6 +839,11 @@ main(void)
         T(dropped_last_messages_are_told_at_once),
         T(who_died_while_we_were_cut_off_is_a_gap_of_unknown_size),
         T(what_no_client_could_have_said_is_counted_and_told_as_missing),
+        T(who_has_been_silent_for_long_does_not_answer_who_begins_and_nothing_is_missing),
+        T(what_is_lost_after_a_silence_is_counted_from_it),
+        T(who_was_cut_off_learns_what_was_said_after_a_silence),
+        T(a_silence_that_began_after_who_listens_tells_of_a_gap_of_unknown_size),
+        T(asks_of_a_short_time_go_together),
         T(what_is_no_envelope_is_counted),
         T(what_can_not_be_followed_is_heard_with_a_gap_before_it),
         T(a_forgotten_channel_begins_a_new_stretch_and_says_that_it_forgot),

@@ -37,6 +37,7 @@ what_was_put_comes_out_whatever_the_body_holds(void **state)
     e.stretch = UINT64_MAX;
     e.number = UINT64_MAX;
     e.behind = UINT64_MAX - 1;
+    e.base = e.base_age = UINT64_MAX - 1;
     e.origin.broker = UINT32_MAX;
     e.flags = ENVELOPE_FLAGS;
     size_t n = envelope_put(bytes, &e);
@@ -47,6 +48,7 @@ what_was_put_comes_out_whatever_the_body_holds(void **state)
     assert_int_equal(got.flags, e.flags);
     assert_memory_equal(&got.origin, &e.origin, sizeof e.origin);
     assert_true(got.stretch == e.stretch && got.number == e.number && got.behind == e.behind);
+    assert_true(got.base == e.base && got.base_age == e.base_age);
     assert_int_equal(got.body.n, 256);
     assert_ptr_equal(got.body.p, bytes + n);
 }
@@ -78,7 +80,7 @@ later_fields_are_skipped_and_later_versions_are_not_guessed(void **state)
     assert_int_equal(envelope_get(view_of(bytes, n + 2), &got), ENVELOPE_BAD);
     bytes[2] |= 7; /* a kind to come */
     assert_int_equal(envelope_get(view_of(bytes, n + 7), &got), ENVELOPE_UNKNOWN);
-    bytes[2] = 0xc0; /* flags to come */
+    bytes[2] = 0x80; /* a flag to come */
     assert_int_equal(envelope_get(view_of(bytes, n + 7), &got), ENVELOPE_OK);
     assert_int_equal(got.flags, 0);
     bytes[1] = 2;
@@ -95,6 +97,32 @@ judged(enum envelope_kind kind, uint64_t stretch, uint64_t number, uint64_t behi
     e.number = number;
     e.behind = behind;
     return envelope_get(view_of(head, envelope_put(head, &e)), &got);
+}
+
+static void
+a_base_takes_room_where_there_is_one_and_is_not_above_the_number(void **state)
+{
+    (void)state;
+    uint8_t head[ENVELOPE_HEAD_MAX];
+    struct envelope e = message(), got;
+    size_t n = envelope_put(head, &e);
+    e.flags |= ENVELOPE_BASE;
+    e.base = 299;
+    e.base_age = 20000;
+    assert_int_equal(envelope_put(head, &e), n + 5);
+    assert_int_equal(envelope_get(view_of(head, n + 5), &got), ENVELOPE_OK);
+    assert_int_equal(got.base, 299);
+    assert_int_equal(got.base_age, 20000);
+    assert_int_equal(envelope_get(view_of(head, n + 2), &got), ENVELOPE_BAD);
+    e.base = 300;
+    n = envelope_put(head, &e);
+    assert_int_equal(envelope_get(view_of(head, n), &got), ENVELOPE_BAD);
+    e.kind = ENVELOPE_MARK;
+    n = envelope_put(head, &e);
+    assert_int_equal(envelope_get(view_of(head, n), &got), ENVELOPE_OK);
+    e.base = 301;
+    n = envelope_put(head, &e);
+    assert_int_equal(envelope_get(view_of(head, n), &got), ENVELOPE_BAD);
 }
 
 static void
@@ -149,6 +177,7 @@ main(void)
         cmocka_unit_test(what_was_put_comes_out_whatever_the_body_holds),
         cmocka_unit_test(any_head_that_is_cut_short_is_bad),
         cmocka_unit_test(later_fields_are_skipped_and_later_versions_are_not_guessed),
+        cmocka_unit_test(a_base_takes_room_where_there_is_one_and_is_not_above_the_number),
         cmocka_unit_test(numbers_that_cannot_be_are_bad),
         cmocka_unit_test(names_of_an_ask_are_bytes_and_end),
     };
