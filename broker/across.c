@@ -663,7 +663,7 @@ static bool
 next_word(struct across *a, struct across_chan *ac, struct heard *h, const struct envelope *e)
 {
     uint64_t known = h->last;
-    if (e->stretch != h->stretch) {
+    if (e->stretch != h->stretch || e->stretch == 0) {
         if (e->stretch != 0 && e->stretch < h->stretch)
             return false;
         if (h->losses != ac->losses)

@@ -743,14 +743,16 @@ a_forgotten_channel_begins_a_new_stretch_and_says_that_it_forgot(void **state)
     say(0, "2"); /* number 1 of another stretch: nothing was missed */
     turns(20, true);
     expect_message(1, 1, "2");
-    bus_mem_cut(net, 1, BUS_MEM_HEARS);
-    say(0, "3");
-    turns(20, true);
-    assert_true(t_publish(&hosts[0].rings[0], VIEW("y"), VIEW("2")));
-    turns(20, true);
-    bus_mem_heal(net, 1, BUS_MEM_HEARS);
-    turns(200, true);
-    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    for (unsigned times = 0; times < 2; times++) { /* the second time nothing is known of it from before, either */
+        bus_mem_cut(net, 1, BUS_MEM_HEARS);
+        say(0, "3");
+        turns(20, true);
+        assert_true(t_publish(&hosts[0].rings[0], VIEW("y"), VIEW("2")));
+        turns(20, true);
+        bus_mem_heal(net, 1, BUS_MEM_HEARS);
+        turns(200, true);
+        assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    }
     say(0, "4");
     turns(20, true);
     expect_message(1, 1, "4");

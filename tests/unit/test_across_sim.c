@@ -42,6 +42,7 @@ struct sub {
     bool unknown;
     uint32_t gen;
     uint64_t credit; /* messages told to be missing, not yet found missing */
+    uint64_t loan;   /* of it taken for what need not be told, and may have been told for others */
     uint64_t order;  /* a hash of what came, in its order */
     struct seen from[INCS];
 };
@@ -137,14 +138,17 @@ on_message(unsigned host, unsigned ring, const struct t_word *word)
     CLAIM(!v->set || number > v->pos, "%u.%u hears %u of %u on %u after %u", host, ring, number, inc, chan, v->pos);
     unsigned start = v->set ? v->pos : s->acked ? MIN(v->base, number - 1) : number - 1;
     unsigned need = missing(&w.inc[inc], chan, start, number - 1);
-    if ((w.mode & M_FEW_SOURCES) && w.inc[inc].host == host)
-        need = MIN(need, (unsigned)s->credit); /* refused before they had a number; the answer may still wait */
-    if (!v->set && !s->guard && (w.mode & (M_REFUSE | M_LOSE)))
-        need = MIN(need, (unsigned)s->credit); /* what a server refused or lost within the first second */
-    CLAIM(need <= s->credit || v->wild, "%u.%u misses %u before %u of %u on %u and was told of %u", host, ring, need, number,
-        inc, chan, (unsigned)s->credit);
-    if (!v->wild) /* otherwise nobody can tell what of it was counted */
-        s->credit -= need;
+    bool waits = (w.mode & M_FEW_SOURCES) && (w.inc[inc].host == host || (w.mode & M_SLOW_RINGS));
+    if (waits || /* refused before they had a number, and the answer is not read yet */
+        (!v->set && !s->guard && (w.mode & (M_REFUSE | M_LOSE)))) { /* refused or lost within the first second */
+        need = MIN(need, (unsigned)s->credit);
+        s->loan += need;
+    }
+    CLAIM(need <= s->credit + s->loan || v->wild, "%u.%u misses %u before %u of %u on %u and was told of %u", host, ring, need,
+        number, inc, chan, (unsigned)s->credit);
+    unsigned paid = v->wild ? 0 : MIN(need, (unsigned)s->credit); /* wild: nobody can tell what of it was counted */
+    s->credit -= paid;
+    s->loan -= v->wild ? 0 : need - paid;
     v->wild = false;
     v->set = true;
     v->pos = number;
@@ -434,7 +438,7 @@ balance(unsigned host, unsigned ring, unsigned chan)
         SAY("end: %u.%u chan %u inc %u: %u to %u, %s%s, credit %u\n", host, ring, chan, i, after, upto, v->wild ? "wild" : "",
             v->set ? "" : "unheard", (unsigned)s->credit);
     }
-    CLAIM(open <= s->credit, "%u.%u misses %u at the end on %u and was told of %u", host, ring, (unsigned)open, chan,
+    CLAIM(open <= s->credit + s->loan, "%u.%u misses %u at the end on %u and was told of %u", host, ring, (unsigned)open, chan,
         (unsigned)s->credit);
     CLAIM(!exact || open == s->credit, "%u.%u misses %u at the end on %u and was told of %u, which is too much", host, ring,
         (unsigned)open, chan, (unsigned)s->credit);
