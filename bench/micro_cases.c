@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "bench/micro.h"
+#include "broker/redis_command.h"
 #include "common/bug.h"
 #include "common/lane.h"
 #include "common/log.h"
@@ -301,6 +302,30 @@ floor_hash(uint32_t n)
     micro_keep(&sum);
 }
 
+/* --- what goes to Redis --------------------------------------------------------------------- */
+
+/* As a broker has it: an envelope of 26 bytes and 128 of a message's, behind a name of 14 in two pieces. */
+static void
+run_redis(uint32_t n)
+{
+    struct redis_request r = {0};
+    while (n-- > 0) {
+        redis_command_publish_put(copy, VIEW("PUBLISH"), VIEW("ringcast:"), VIEW("news1"), view_of(text, 26),
+            view_of(text + 26, 128), &r);
+        micro_keep(&r);
+    }
+}
+
+static void
+floor_redis(uint32_t n)
+{
+    while (n-- > 0) {
+        memcpy(copy, text, 14);
+        memcpy(copy + 14, text, 26 + 128);
+        micro_keep(copy);
+    }
+}
+
 /* --- the ring ------------------------------------------------------------------------------ */
 
 #define TURN 64
@@ -339,6 +364,7 @@ const struct micro_case micro_cases[] = {
     {"lane", "push and pop a record of 176 bytes", 16, set_lane, run_lane, "copy 176 bytes", floor_lane},
     {"find", "find a channel among 10,000", 1, set_subs, run_find, "hash its name", floor_hash},
     {"fan", "one subscriber's share of a fan-out to 512", SUBSCRIBERS, set_fan, run_fan, "prepare a send", floor_fan},
+    {"redis", "write a publish of 128 bytes for Redis", 1, set_ascii, run_redis, "copy its bytes", floor_redis},
     {"turn", "one of 64 operations of a turn", TURN, set_worker, run_turn, NULL, NULL},
 };
 const uint32_t micro_case_count = ARRAY_LEN(micro_cases);

@@ -613,10 +613,9 @@ rcluster_is_up(const struct bus *bus, struct bus_topic topic)
 static bool
 send_first(struct rcluster *r, struct rslot *s, struct rnode *n, bool asking)
 {
-    const struct view word = VIEW("ASKING");
     const struct waiting *w = s->head;
     struct view topic = view_of(w->bytes, w->topic_n), payload = view_of(w->bytes + w->topic_n, w->n);
-    if (asking && !redis_link_command(n->pub, &word, 1, 0))
+    if (asking && !redis_link_command(n->pub, VIEW("ASKING"), NULL, 0, 0))
         return false;
     if (!redis_link_publish(n->pub, VIEW("SPUBLISH"), VIEW_NONE, topic, payload, VIEW_NONE, w->token))
         return false;

@@ -15,7 +15,7 @@ memory_of(size_t n)
 size_t
 outbox_cost(struct view verb, size_t topic_n, size_t payload_n)
 {
-    return memory_of(redis_link_publish_size(verb, topic_n, payload_n));
+    return memory_of(redis_command_publish_size(verb, topic_n, payload_n));
 }
 
 static struct outbox_item *
@@ -51,10 +51,10 @@ outbox_put(struct outbox *o, struct view verb, struct view prefix, struct view n
     uint64_t token)
 {
     struct redis_request r;
-    struct outbox_item *i = append(o, redis_link_publish_size(verb, prefix.n + name.n, head.n + body.n), token);
+    struct outbox_item *i = append(o, redis_command_publish_size(verb, prefix.n + name.n, head.n + body.n), token);
     if (i == NULL)
         return false;
-    redis_link_publish_put(i->bytes, verb, prefix, name, head, body, &r);
+    redis_command_publish_put(i->bytes, verb, prefix, name, head, body, &r);
     set_parts(i, &r);
     return true;
 }

@@ -361,95 +361,44 @@ on_send(struct redis_link *l, int res)
 
 /* -- commands -- */
 
-static unsigned
-digits(size_t n)
-{
-    unsigned d = 1;
-    for (; n >= 10; n /= 10)
-        d++;
-    return d;
-}
-
-static size_t
-arg_size(size_t n)
-{
-    return 1 + digits(n) + 2 + n + 2;
-}
-
-static size_t
-command_size(const struct view *args, uint32_t n)
-{
-    size_t size = 1 + digits(n) + 2;
-    for (uint32_t i = 0; i < n; i++)
-        size += arg_size(args[i].n);
-    return size;
-}
-
-static uint8_t *
+static void
 put_bytes(uint8_t *p, struct view v)
 {
     if (v.n > 0)
         memcpy(p, v.p, v.n);
-    return p + v.n;
-}
-
-/* "$5\r\n": what kind, how much. */
-static uint8_t *
-put_head(uint8_t *p, char kind, size_t n)
-{
-    unsigned d = digits(n);
-    *p++ = (uint8_t)kind;
-    for (unsigned i = d; i > 0; i--, n /= 10)
-        p[i - 1] = (uint8_t)('0' + n % 10);
-    p += d;
-    *p++ = '\r';
-    *p++ = '\n';
-    return p;
-}
-
-static uint8_t *
-put_arg(uint8_t *p, struct view v)
-{
-    return put_bytes(put_bytes(put_head(p, '$', v.n), v), VIEW("\r\n"));
-}
-
-static void
-put_command(uint8_t *p, const struct view *args, uint32_t n)
-{
-    p = put_head(p, '*', n);
-    for (uint32_t i = 0; i < n; i++)
-        p = put_arg(p, args[i]);
 }
 
 /* Before all requests, on a connection of which none was sent yet. */
 static void
-hello_put(struct redis_link *l, const struct view *args, uint32_t n, enum login_step step)
+hello_put(struct redis_link *l, struct view verb, const struct view *args, uint32_t n, enum login_step step)
 {
-    size_t size = command_size(args, n);
-    if (l->step_count == LOGIN_MAX || !buf_reserve(&l->hello, size))
-        return;
-    put_command(l->hello.p + l->hello.n, args, n);
-    l->hello.n += size;
-    l->step[l->step_count++] = step;
+    struct redis_command c;
+    bool ok = l->step_count < LOGIN_MAX && redis_command_make(&c, verb, args, n);
+    if (ok && buf_reserve(&l->hello, c.bytes.n)) {
+        buf_put_view(&l->hello, c.bytes);
+        l->step[l->step_count++] = step;
+    }
+    if (ok)
+        redis_command_free(&c);
 }
 
 static void
 log_in(struct redis_link *l)
 {
     const struct redisurl *w = &l->where;
-    struct view auth[3] = {VIEW("AUTH")};
-    uint32_t n = 1;
+    struct view auth[2];
+    uint32_t n = 0;
     char name[48];
     l->state = LINK_LOGGING_IN;
     if (w->password[0] != '\0') {
         if (w->user[0] != '\0')
             auth[n++] = view_str(w->user);
         auth[n++] = view_str(w->password);
-        hello_put(l, auth, n, LOGIN_AUTH);
+        hello_put(l, VIEW("AUTH"), auth, n, LOGIN_AUTH);
     }
     snprintf(name, sizeof name, "%s-%s", l->io->name, l->flags & REDIS_SUBSCRIBES ? "sub" : "pub");
-    hello_put(l, (struct view[]){VIEW("CLIENT"), VIEW("SETNAME"), view_str(name)}, 3, LOGIN_NAME);
-    hello_put(l, (struct view[]){VIEW("PING")}, 1, LOGIN_PING);
+    hello_put(l, VIEW("CLIENT"), (struct view[]){VIEW("SETNAME"), view_str(name)}, 2, LOGIN_NAME);
+    hello_put(l, VIEW("PING"), NULL, 0, LOGIN_PING);
     flush(l);
 }
 
@@ -461,16 +410,20 @@ may_send(const struct redis_link *l, size_t n)
 }
 
 static bool
-command(struct redis_link *l, const struct view *args, uint32_t n, struct request q)
+say(struct redis_link *l, struct view verb, const struct view *args, uint32_t n, struct request q)
 {
-    size_t size = command_size(args, n);
-    if (size > UINT32_MAX / 2 || !reserve(l, size))
+    struct redis_command c;
+    if (!may_send(l, 0) || !redis_command_make(&c, verb, args, n))
         return false;
-    put_command(l->out.p + l->out.n, args, n);
-    l->out.n += size;
-    q.bytes = (uint32_t)size;
-    req_push(l, q);
-    return true;
+    bool ok = may_send(l, c.bytes.n) && reserve(l, c.bytes.n);
+    if (ok) {
+        put_bytes(l->out.p + l->out.n, c.bytes);
+        l->out.n += c.bytes.n;
+        q.bytes = (uint32_t)c.bytes.n;
+        req_push(l, q);
+    }
+    redis_command_free(&c);
+    return ok;
 }
 
 bool
@@ -480,30 +433,9 @@ redis_link_has_room(const struct redis_link *l, size_t n)
 }
 
 bool
-redis_link_command(struct redis_link *l, const struct view *args, uint32_t n, uint64_t token)
+redis_link_command(struct redis_link *l, struct view verb, const struct view *args, uint32_t n, uint64_t token)
 {
-    return may_send(l, command_size(args, n)) && command(l, args, n, (struct request){.token = token, .kind = REQUEST_COMMAND});
-}
-
-size_t
-redis_link_publish_size(struct view verb, size_t topic_n, size_t payload_n)
-{
-    return 4 + arg_size(verb.n) + arg_size(topic_n) + arg_size(payload_n);
-}
-
-void
-redis_link_publish_put(uint8_t *out, struct view verb, struct view prefix, struct view name, struct view head,
-    struct view body, struct redis_request *r)
-{
-    uint8_t *p = put_head(out, '*', 3);
-    p = put_arg(p, verb);
-    p = put_head(p, '$', prefix.n + name.n);
-    r->topic = view_of(p, prefix.n + name.n);
-    p = put_bytes(put_bytes(put_bytes(p, prefix), name), VIEW("\r\n"));
-    p = put_head(p, '$', head.n + body.n);
-    r->payload = view_of(p, head.n + body.n);
-    p = put_bytes(put_bytes(put_bytes(p, head), body), VIEW("\r\n"));
-    r->bytes = view_of(out, (size_t)(p - out));
+    return say(l, verb, args, n, (struct request){.token = token, .kind = REQUEST_COMMAND});
 }
 
 static struct request
@@ -518,11 +450,11 @@ bool
 redis_link_publish(struct redis_link *l, struct view verb, struct view prefix, struct view name, struct view head,
     struct view body, uint64_t token)
 {
-    size_t size = redis_link_publish_size(verb, prefix.n + name.n, head.n + body.n);
+    size_t size = redis_command_publish_size(verb, prefix.n + name.n, head.n + body.n);
     struct redis_request r = {.token = token};
     if (size > UINT32_MAX / 2 || !may_send(l, size) || !reserve(l, size))
         return false;
-    redis_link_publish_put(l->out.p + l->out.n, verb, prefix, name, head, body, &r);
+    redis_command_publish_put(l->out.p + l->out.n, verb, prefix, name, head, body, &r);
     l->out.n += size;
     req_push(l, request_of(&r));
     LINK_COUNT(l, redis_publishes_total);
@@ -559,21 +491,10 @@ bool
 redis_link_subscribe(struct redis_link *l, struct view verb, const struct view *names, uint32_t n, uint64_t token)
 {
     struct request q = {.token = token, .kind = REQUEST_SUBSCRIBE, .expect = n};
-    size_t size = 1 + digits((size_t)n + 1) + 2 + arg_size(verb.n);
-    for (uint32_t i = 0; i < n; i++)
-        size += arg_size(names[i].n);
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
         if (view_eq(verb, view_str(verbs[i].verb)))
             q.push = (uint8_t)verbs[i].told;
-    if (n == 0 || !(l->flags & REDIS_SUBSCRIBES) || size > UINT32_MAX / 2 || !may_send(l, size) || !reserve(l, size))
-        return false;
-    uint8_t *p = put_arg(put_head(l->out.p + l->out.n, '*', (size_t)n + 1), verb);
-    for (uint32_t i = 0; i < n; i++)
-        p = put_arg(p, names[i]);
-    l->out.n += size;
-    q.bytes = (uint32_t)size;
-    req_push(l, q);
-    return true;
+    return n > 0 && (l->flags & REDIS_SUBSCRIBES) && say(l, verb, names, n, q);
 }
 
 void
@@ -989,10 +910,9 @@ look_at_time(struct redis_link *l)
     }
     if (due || !mono_reached(now, mono_add_ms(l->heard_at, c->redis_ping_interval)))
         return;
-    const struct view ping[] = {VIEW("PING")};
     if (!l->flowing)
-        hello_put(l, ping, 1, LOGIN_PING);
-    else if (!command(l, ping, 1, (struct request){.kind = REQUEST_PING}))
+        hello_put(l, VIEW("PING"), NULL, 0, LOGIN_PING);
+    else if (!say(l, VIEW("PING"), NULL, 0, (struct request){.kind = REQUEST_PING}))
         drop(l, "memory is out");
     l->heard_at = now;
 }

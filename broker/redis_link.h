@@ -7,6 +7,7 @@
 #ifndef BROKER_REDIS_LINK_H
 #define BROKER_REDIS_LINK_H
 
+#include "broker/redis_command.h"
 #include "broker/redis_reply.h"
 #include "common/mono.h"
 #include "common/ring.h"
@@ -27,14 +28,6 @@ enum redis_push {
     REDIS_SUNSUBSCRIBED, /* asked for or not: a cluster says so, too, when it moves the slot away */
 };
 
-/* A request that is open, or was until now. */
-struct redis_request {
-    uint64_t token;
-    struct view topic;   /* of redis_link_publish; else none */
-    struct view payload; /* the same; in on_reply only if the reply is an error */
-    struct view bytes;   /* the whole command as sent, those two within: for redis_link_again. As payload */
-};
-
 /* Views live until return. All are told on the loop, none after redis_link_free. */
 struct redis_ears {
     /* Logged in; nothing is under way. */
@@ -42,7 +35,7 @@ struct redis_ears {
     /* It was up, and is not. It will connect again. Without REDIS_KEEPS all open requests are forgotten. */
     void (*on_lost)(void *arg, struct redis_link *, const char *why);
     /* For each redis_link_command and redis_link_publish, in order; for redis_link_subscribe only if the server refused
-     * the whole command (an error; then no name of it is confirmed). */
+     * the whole command (an error; then no name of it is confirmed). Payload and bytes only if the reply is an error. */
     void (*on_reply)(void *arg, struct redis_link *, const struct redis_request *, const struct redis_reply *);
     void (*on_push)(void *arg, struct redis_link *, enum redis_push, struct view topic, struct view bytes);
 };
@@ -73,16 +66,12 @@ size_t redis_link_bytes(const struct redis_link *);
  * command larger than the window is taken when nothing else is. */
 bool redis_link_has_room(const struct redis_link *, size_t n);
 
-/* Bytes of a publish on the wire, and those bytes: topic and payload in *r are within `out`. */
-size_t redis_link_publish_size(struct view verb, size_t topic_n, size_t payload_n);
-void redis_link_publish_put(uint8_t *out, struct view verb, struct view prefix, struct view name, struct view head,
-    struct view body, struct redis_request *r);
 /* Each is false, and nothing has happened, when the link has no room (or memory is out). Sent by the next turn. */
-bool redis_link_command(struct redis_link *, const struct view *args, uint32_t n, uint64_t token) MUST_CHECK;
+bool redis_link_command(struct redis_link *, struct view verb, const struct view *args, uint32_t n, uint64_t token) MUST_CHECK;
 /* PUBLISH or SPUBLISH: `verb topic head|body`, the last two as one argument. The topic is prefix and name as one. */
 bool redis_link_publish(struct redis_link *, struct view verb, struct view prefix, struct view name, struct view head,
     struct view body, uint64_t token) MUST_CHECK;
-/* SUBSCRIBE, UNSUBSCRIBE, SSUBSCRIBE, SUNSUBSCRIBE with n names; each will be confirmed by a push. */
+/* SUBSCRIBE, UNSUBSCRIBE, SSUBSCRIBE, SUNSUBSCRIBE with n names, less than REDIS_COMMAND_ARGS; each will be confirmed by a push. */
 bool redis_link_subscribe(struct redis_link *, struct view verb, const struct view *names, uint32_t n, uint64_t token)
     MUST_CHECK;
 /* A command as redis_request has it (`bytes`), with its topic within it; ASKING or what else goes before is a command. */

@@ -169,9 +169,10 @@ ask_another(struct rnodes *all)
 static void
 ask(struct rnodes *all)
 {
-    const struct view info[] = {VIEW("CLUSTER"), VIEW("INFO")}, slots[] = {VIEW("CLUSTER"), VIEW("SLOTS")};
+    const struct view info = VIEW("INFO"), slots = VIEW("SLOTS");
     all->has_info = false;
-    if (!redis_link_command(all->ask, info, 2, TOKEN_INFO) || !redis_link_command(all->ask, slots, 2, TOKEN_SLOTS))
+    if (!redis_link_command(all->ask, VIEW("CLUSTER"), &info, 1, TOKEN_INFO) ||
+        !redis_link_command(all->ask, VIEW("CLUSTER"), &slots, 1, TOKEN_SLOTS))
         return;
     all->is_asking = true;
     all->wants_map = false;

@@ -210,19 +210,18 @@ next_sentinel(struct sentinel *s)
 uint32_t
 sentinel_turn(struct sentinel *s, struct mono now)
 {
-    const struct view role = VIEW("ROLE");
-    const struct view address[] = {VIEW("SENTINEL"), VIEW("GET-MASTER-ADDR-BY-NAME"), view_str(s->conf->redis_sentinel_name)};
+    const struct view address[] = {VIEW("GET-MASTER-ADDR-BY-NAME"), view_str(s->conf->redis_sentinel_name)};
     uint64_t gap = s->hurries ? HURRY_MS : CALM_MS;
     s->now = now;
     if (mono_since_ms(now, s->useful_at) > REACH_MS + CALM_MS)
         next_sentinel(s);
     if (!s->is_asking && mono_since_ms(now, s->asked_at) >= gap && redis_link_is_up(s->ask)) {
         s->asked_at = now;
-        s->is_asking = redis_link_command(s->ask, address, 3, TOKEN_ADDRESS);
+        s->is_asking = redis_link_command(s->ask, VIEW("SENTINEL"), address, 2, TOKEN_ADDRESS);
     }
     if (s->probe != NULL && !s->is_probing && mono_since_ms(now, s->probed_at) >= gap && redis_link_is_up(s->probe)) {
         s->probed_at = now;
-        s->is_probing = redis_link_command(s->probe, &role, 1, TOKEN_ROLE);
+        s->is_probing = redis_link_command(s->probe, VIEW("ROLE"), NULL, 0, TOKEN_ROLE);
     }
     return LOOK_MS;
 }

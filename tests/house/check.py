@@ -241,7 +241,7 @@ DOORS = {
     r"ini\.h": r"common/conf\.c",
     r"zlib\.h": r"proto/deflate\.c|bench/pmd\.c",
     r"msgpack.*": r"proto/msgpack\.c",
-    r"hiredis.*": r"broker/redis_reply\.c|tests/unit/t_redis\.c",
+    r"hiredis.*": r"broker/redis_(reply|command)\.c|tests/unit/t_redis\.c",
     # One function of it: in the maps that hash names from clients, and over the text of ipc.def.
     # And the floor that finding a channel is measured beside.
     r"xxhash\.h": r"proto/ipc\.c|worker/(addrs|link|subs)\.c|broker/(across|bus_redis|chan|origins|rtopic)\.c|bench/micro_cases\.c",

@@ -223,8 +223,8 @@ errors_are_answers(void **state)
     open_io();
     struct redis_link *l = link_to("redis://127.0.0.1:%u", 0);
     UNTIL(told.ups == 1);
-    assert_true(redis_link_command(l, (struct view[]){VIEW("NO-SUCH")}, 1, 1));
-    assert_true(redis_link_command(l, (struct view[]){VIEW("ECHO"), VIEW("a\r\n b")}, 2, 2));
+    assert_true(redis_link_command(l, VIEW("NO-SUCH"), NULL, 0, 1));
+    assert_true(redis_link_command(l, VIEW("ECHO"), (struct view[]){VIEW("a\r\n b")}, 1, 2));
     UNTIL(told.replies == 2);
     assert_true(told.in_order);
     assert_int_equal(told.errors, 1);
@@ -292,7 +292,7 @@ logins_are_asked_for_and_refused(void **state)
     assert_true(publish(bus, "x", 1));
     UNTIL(told.replies == 1);
     assert_int_equal(told.errors, 0);
-    assert_true(redis_link_command(bus, (struct view[]){VIEW("KEYS"), VIEW("*")}, 2, 2));
+    assert_true(redis_link_command(bus, VIEW("KEYS"), (struct view[]){VIEW("*")}, 1, 2));
     UNTIL(told.errors == 1);
 }
 
