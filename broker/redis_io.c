@@ -17,21 +17,21 @@
 
 /* -- what links share -- */
 
-/* The first line of a file, without its end. */
-static bool
-read_password(const char *path, char *out, size_t cap, struct conf_error *err)
+bool
+redis_io_password(const char *setting, const char *path, char out[REDISURL_PASSWORD], struct conf_error *err)
 {
     int fd = file_open(path);
-    ssize_t n = fd >= 0 ? read(fd, out, cap - 1) : -1;
+    ssize_t n = fd >= 0 ? read(fd, out, REDISURL_PASSWORD - 1) : -1;
     int e = errno;
     if (fd >= 0)
         close(fd);
     if (n < 0)
-        return conf_fail(err, "redis.password_file: can't read %s: %s", path, strerror(e));
+        return conf_fail(err, "%s: can't read %s: %s", setting, path, strerror(e));
     out[n] = '\0';
     out[strcspn(out, "\r\n")] = '\0';
-    if (out[0] == '\0' || strlen(out) + 1 >= cap)
-        return conf_fail(err, "redis.password_file: the first line of %s must be a password of at most %zu bytes", path, cap - 2);
+    if (out[0] == '\0' || strlen(out) + 1 >= REDISURL_PASSWORD)
+        return conf_fail(err, "%s: the first line of %s must be a password of at most %d bytes", setting, path,
+            REDISURL_PASSWORD - 2);
     return true;
 }
 
@@ -50,7 +50,7 @@ redis_io_open(const struct conf *conf, struct ring *ring, uint64_t *metrics, con
         conf_fail(err, "redis.url: no random numbers: %s", strerror(errno));
     io->random |= 1;
     if (ok && conf->redis_password_file[0] != '\0')
-        ok = read_password(conf->redis_password_file, io->login.password, sizeof io->login.password, err);
+        ok = redis_io_password("redis.password_file", conf->redis_password_file, io->login.password, err);
     if (ok)
         return io;
     free(io);

@@ -42,6 +42,8 @@ uint32_t redis_io_turn(struct redis_io *, struct mono now);
 void redis_io_on_done(struct redis_io *, struct ring_done);
 /* A number below `n`, for jitter; not for secrets. */
 uint64_t redis_io_random(struct redis_io *, uint64_t n);
+/* For start-up: the first line of a file, without its end. */
+bool redis_io_password(const char *setting, const char *path, char out[REDISURL_PASSWORD], struct conf_error *err) MUST_CHECK;
 /* A URL of the settings with user and password from redis.user, redis.password_file where it has none itself. For
  * start-up: reads the files of TLS, starts what resolves names, if it needs them. */
 bool redis_io_where(struct redis_io *, struct view url, struct redisurl *out, struct conf_error *err) MUST_CHECK;

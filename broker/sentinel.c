@@ -228,22 +228,37 @@ sentinel_turn(struct sentinel *s, struct mono now)
 
 /* -- making it -- */
 
+/* As the URL has it, or from redis.sentinel_user and redis.sentinel_password_file; redis.user is for the servers. */
+static bool
+read_seed(struct sentinel *s, struct view url, const struct redisurl *login, struct redisurl *out, struct conf_error *err)
+{
+    const char *why;
+    if (!redis_io_where(s->io, url, out, err)) /* what it needs of TLS and names is made there */
+        return false;
+    if (!redisurl_parse(url, out, &why))
+        return conf_fail(err, "redis.url: %s", why);
+    if (out->user[0] == '\0')
+        memcpy(out->user, login->user, sizeof out->user);
+    if (out->password[0] == '\0')
+        memcpy(out->password, login->password, sizeof out->password);
+    return true;
+}
+
 static bool
 read_seeds(struct sentinel *s, struct conf_error *err)
 {
-    const char *why;
-    if (s->conf->redis_sentinel_name[0] == '\0')
+    const struct conf *c = s->conf;
+    struct redisurl login = {.port = 0};
+    bool ok = true;
+    if (c->redis_sentinel_name[0] == '\0')
         return conf_fail(err, "redis.sentinel_name is empty: write the name by which the sentinels know the primary");
-    for (uint32_t i = 0; i < s->conf->redis_url.n && i < SEEDS; i++, s->seed_count++) {
-        struct view url = view_str(s->conf->redis_url.v[i]);
-        struct redisurl own;
-        if (!redis_io_where(s->io, url, &s->seeds[i], err))
-            return false;
-        if (!redisurl_parse(url, &own, &why)) /* without redis.user, which is for the servers */
-            return conf_fail(err, "redis.url: %s", why);
-        s->seeds[i] = own;
-    }
-    return s->seed_count > 0 || conf_fail(err, "redis.url is empty: write the addresses of sentinels");
+    snprintf(login.user, sizeof login.user, "%s", c->redis_sentinel_user);
+    if (c->redis_sentinel_password_file[0] != '\0')
+        ok = redis_io_password("redis.sentinel_password_file", c->redis_sentinel_password_file, login.password, err);
+    for (uint32_t i = 0; ok && i < c->redis_url.n && i < SEEDS; i++, s->seed_count++)
+        ok = read_seed(s, view_str(c->redis_url.v[i]), &login, &s->seeds[i], err);
+    explicit_bzero(&login, sizeof login);
+    return ok && (s->seed_count > 0 || conf_fail(err, "redis.url is empty: write the addresses of sentinels"));
 }
 
 struct sentinel *

@@ -15,7 +15,8 @@ struct sentinel_ears {
     void (*on_demoted)(void *arg);
 };
 
-/* redis.url are the sentinels, with users and passwords of their own; redis.user and redis.password_file are for the servers
+/* redis.url are the sentinels, with users and passwords of their own (or redis.sentinel_user and
+ * redis.sentinel_password_file); redis.user and redis.password_file are for the servers
  * they watch. NULL with a sentence in err. */
 struct sentinel *sentinel_open(const struct conf *, struct redis_io *, uint64_t *metrics, const struct sentinel_ears *, void *arg,
     struct conf_error *err);

@@ -48,6 +48,59 @@ t_redis_there(void)
     return access("/usr/bin/redis-server", X_OK) == 0 || access("/usr/local/bin/redis-server", X_OK) == 0;
 }
 
+/* -- keys -- */
+
+static void
+shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void
+shell(const char *fmt, ...)
+{
+    char command[800];
+    va_list list;
+    va_start(list, fmt);
+    int n = vsnprintf(command, sizeof command, fmt, list);
+    va_end(list);
+    assert_true(n > 0 && (size_t)n < sizeof command);
+    assert_int_equal(system(command), 0);
+}
+
+void
+t_redis_keys(char dir[64])
+{
+    snprintf(dir, 64, "/tmp/t-redis-keys-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    shell("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 "
+        "-subj /CN=authority -addext basicConstraints=critical,CA:TRUE 2>/dev/null", dir);
+}
+
+void
+t_redis_certificate(const char *dir, const char *name, const char *what_for)
+{
+    shell("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %s.key -out new.csr -subj /CN=%s 2>/dev/null",
+        dir, name, name);
+    shell("cd %s && printf '%s' >new.ext && openssl x509 -req -in new.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 "
+        "-extfile new.ext -out %s.pem 2>/dev/null", dir, what_for, name);
+}
+
+const char *
+t_redis_secret(const char *dir, const char *name, const char *line)
+{
+    static char path[128];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "%s\n", line);
+    assert_int_equal(fclose(f), 0);
+    return path;
+}
+
+void
+t_redis_keys_end(const char *dir)
+{
+    shell("rm -r %s", dir);
+}
+
 /* -- processes -- */
 
 static uint16_t
@@ -72,7 +125,9 @@ write_conf(const struct t_redis *r)
         return; /* again: a sentinel keeps what it learned there */
     FILE *f = fopen(path, "w");
     assert_non_null(f);
-    fprintf(f, "port %u\nbind 127.0.0.1\ndir %s\nunixsocket %s\nloglevel notice\nlogfile %s/log\n", r->port, r->dir, r->sock, r->dir);
+    bool tls = strstr(r->more, "--tls-replication yes") != NULL;
+    fprintf(f, "%s %u\nbind 127.0.0.1\ndir %s\nunixsocket %s\nloglevel notice\nlogfile %s/log\n", tls ? "port 0\ntls-port" : "port",
+        r->port, r->dir, r->sock, r->dir);
     if (!r->sentinel)
         fprintf(f, "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n");
     if (r->bus != 0)
@@ -266,6 +321,8 @@ ask_list(const struct t_redis *r, const char *fmt, va_list list)
         return answer;
     }
     (void)redisSetTimeout(c, (struct timeval){5, 0});
+    if (strstr(r->more, "--requirepass " T_REDIS_PASSWORD) != NULL)
+        freeReplyObject(redisCommand(c, "AUTH %s", T_REDIS_PASSWORD));
     redisReply *reply = redisCommandArgv(c, argc, argv, NULL);
     if (reply != NULL) {
         size_t n = 0;
@@ -347,7 +404,7 @@ t_cluster_start(struct t_cluster *c, unsigned primaries, unsigned replicas, cons
         t_redis_expect(&c->node[i], "OK", "CLUSTER ADDSLOTSRANGE %u %u", i * SLOTS_ALL / primaries,
             (i + 1) * SLOTS_ALL / primaries - 1);
     for (unsigned i = 1; i < c->n; i++)
-        t_redis_expect(&c->node[0], "OK", "CLUSTER MEET 127.0.0.1 %u %u", c->node[i].port, c->node[i].bus);
+        t_redis_expect(&c->node[0], "OK", "CLUSTER MEET %s %u %u", strstr(more, "--bind ::1") != NULL ? "::1" : "127.0.0.1", c->node[i].port, c->node[i].bus);
     t_redis_until(all_have_met, c, "the nodes of a cluster know each other");
     for (unsigned i = primaries; i < c->n; i++)
         t_redis_expect(&c->node[i], "OK", "CLUSTER REPLICATE %s", c->node[(i - primaries) % primaries].id);

@@ -8,11 +8,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define T_REDIS_PASSWORD "t-redis-secret" /* for those who want one */
+/* With "--requirepass" and this one t_redis_ask logs in; servers among themselves want it as masterauth, too. */
+#define T_REDIS_PASSWORD "t-redis-secret"
+/* Keys that t_redis_keys made. With this among the options there is no port without TLS; "%s" is the folder. */
+#define T_REDIS_TLS "--tls-cert-file %s/server.pem --tls-key-file %s/server.key --tls-ca-cert-file %s/ca.pem --tls-auth-clients no " \
+    "--tls-replication yes"
 
 struct t_redis {
     pid_t pid;        /* 0: does not run */
-    uint16_t port;    /* on 127.0.0.1 */
+    uint16_t port;    /* on 127.0.0.1; with "--bind ::1" among the options, there */
     uint16_t bus;     /* the port of a cluster's own talk; 0: none */
     bool sentinel;
     char dir[64];
@@ -24,6 +28,14 @@ struct t_redis {
 /* What any wait may take. Servers that had to wait for a processor put off a failover: a sentinel whose timer came late trusts
  * nobody for 30 s (its TILT mode). */
 #define T_REDIS_WAIT_MS 60000
+
+/* A folder with an authority: DIR/ca.pem. */
+void t_redis_keys(char dir[64]);
+/* What the authority says of a name: DIR/NAME.pem, DIR/NAME.key. `what_for` are extensions as openssl reads them. */
+void t_redis_certificate(const char *dir, const char *name, const char *what_for);
+/* A file of one line in that folder; returns its path, until the next call. */
+const char *t_redis_secret(const char *dir, const char *name, const char *line);
+void t_redis_keys_end(const char *dir);
 
 /* Whether this machine has a redis-server. */
 bool t_redis_there(void);

@@ -333,36 +333,6 @@ names_and_sockets_are_reached(void **state)
 static char keys[64];
 
 static void
-run(const char *fmt, const char *a1, const char *a2)
-{
-    char command[800];
-    _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wformat-nonliteral\"")
-    int n = snprintf(command, sizeof command, fmt, keys, a1, a2);
-    _Pragma("GCC diagnostic pop")
-    assert_true(n > 0 && (size_t)n < sizeof command);
-    assert_int_equal(system(command), 0);
-}
-
-/* An authority, and what it says of a name: DIR/ca.pem, DIR/NAME.pem, DIR/NAME.key. */
-static void
-make_keys(void)
-{
-    snprintf(keys, sizeof keys, "/tmp/t-redis-keys-XXXXXX");
-    assert_non_null(mkdtemp(keys));
-    run("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=%s%s "
-        "-addext basicConstraints=critical,CA:TRUE 2>/dev/null", "authority", "");
-}
-
-static void
-make_certificate(const char *name, const char *what_for)
-{
-    run("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %s.key -out new.csr -subj /CN=%s 2>/dev/null",
-        name, name);
-    run("cd %s && printf '%s' >new.ext && openssl x509 -req -in new.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 "
-        "-extfile new.ext -out %s.pem 2>/dev/null", what_for, name);
-}
-
-static void
 set_key(const char *name, const char *file)
 {
     char path[128];
@@ -375,10 +345,10 @@ certificates_are_verified_and_shown(void **state)
 {
     (void)state;
     char more[600];
-    make_keys();
-    make_certificate("server", "subjectAltName=DNS:localhost,IP:127.0.0.1");
-    make_certificate("other", "subjectAltName=DNS:elsewhere");
-    make_certificate("client", "extendedKeyUsage=clientAuth");
+    t_redis_keys(keys);
+    t_redis_certificate(keys, "server", "subjectAltName=DNS:localhost,IP:127.0.0.1");
+    t_redis_certificate(keys, "other", "subjectAltName=DNS:elsewhere");
+    t_redis_certificate(keys, "client", "extendedKeyUsage=clientAuth");
     snprintf(more, sizeof more, "--user bus on >s ~* &* +@all --tls-cert-file %s/server.pem --tls-key-file %s/server.key --tls-ca-cert-file %s/ca.pem --tls-auth-clients yes",
         keys, keys, keys);
     t_redis_start(&server, more);
@@ -426,7 +396,7 @@ certificates_are_verified_and_shown(void **state)
     open_io();
     struct redis_link *unknown = link_to("rediss://bus:s@127.0.0.1:%u", 0);
     UNTIL(strstr(redis_link_why(unknown), "self-signed certificate") != NULL);
-    run("rm -r %s%s%s", "", "");
+    t_redis_keys_end(keys);
 }
 
 /* -- servers that lie -- */

@@ -27,6 +27,7 @@ struct host {
 
 static struct t_sentinels set;
 static struct host a, b;
+static char keys[64]; /* of a set with TLS and users */
 static const struct bus_topic news = {BUS_CHANNEL, {(const uint8_t *)"news", 4}};
 
 static void
@@ -79,6 +80,27 @@ on_state(void *arg, enum bus_state state, const char *why)
 static const struct bus_ears ears = {on_message, on_joined, on_lost, on_fate, on_state};
 
 static void
+set_to(struct host *h, const char *name, const char *value)
+{
+    struct conf_error err = {{0}};
+    if (!conf_set(&h->conf, name, value, "test", &err))
+        fail_msg("%s", err.text);
+}
+
+/* A user and a password of their own at the sentinels and at the servers. */
+static void
+set_guarded(struct host *h)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/ca.pem", keys);
+    set_to(h, "redis.tls_ca", path);
+    set_to(h, "redis.user", "ringcast");
+    set_to(h, "redis.password_file", t_redis_secret(keys, "password", "what-hosts-know"));
+    set_to(h, "redis.sentinel_user", "watcher");
+    set_to(h, "redis.sentinel_password_file", t_redis_secret(keys, "password2", "what-watchers-know"));
+}
+
+static void
 host_open(struct host *h)
 {
     static const char *const more[][2] = {{"redis.mode", "sentinel"}, {"redis.sentinel_name", T_SENTINEL_NAME},
@@ -89,10 +111,14 @@ host_open(struct host *h)
     assert_int_equal(ring_init(&h->ring, 256, 4096), 0);
     conf_defaults(&h->conf);
     /* The first of them is not there. */
-    snprintf(urls, sizeof urls, "redis://127.0.0.1:1,redis://127.0.0.1:%u,redis://127.0.0.1:%u", set.sentinel[0].port, set.sentinel[1].port);
-    assert_true(conf_set(&h->conf, "redis.url", urls, "test", &err));
+    const char *scheme = keys[0] != 0 ? "rediss" : "redis";
+    snprintf(urls, sizeof urls, "%s://127.0.0.1:1,%s://127.0.0.1:%u,%s://127.0.0.1:%u", scheme, scheme, set.sentinel[0].port, scheme,
+        set.sentinel[1].port);
+    set_to(h, "redis.url", urls);
     for (size_t i = 0; i < ARRAY_LEN(more); i++)
-        assert_true(conf_set(&h->conf, more[i][0], more[i][1], "test", &err));
+        set_to(h, more[i][0], more[i][1]);
+    if (keys[0] != 0)
+        set_guarded(h);
     assert_ptr_equal(bus_chosen(&h->conf), &bus_redis);
     h->bus = bus_redis.open(&h->conf, &h->ring, h->metrics, &ears, h, &err);
     if (h->bus == NULL)
@@ -163,16 +189,34 @@ replica_is_in_step(void *arg)
 }
 
 static void
-the_primary_is_followed(void **state)
+hosts_close(void)
 {
-    (void)state;
-    t_sentinels_start(&set, 1, "", "");
+    a.bus->ops->close(a.bus);
+    b.bus->ops->close(b.bus);
+    ring_fini(&a.ring);
+    ring_fini(&b.ring);
+    conf_free(&a.conf);
+    conf_free(&b.conf);
+    t_sentinels_end(&set);
+}
+
+static void
+hosts_open(void)
+{
     host_open(&a);
     host_open(&b);
     assert_true(b.bus->ops->join(b.bus, news));
     UNTIL(a.state == BUS_UP && b.state == BUS_UP && b.joined);
     flow_until(1, "the first primary");
     assert_int_equal(b.missing, 0);
+}
+
+static void
+the_primary_is_followed(void **state)
+{
+    (void)state;
+    t_sentinels_start(&set, 1, "", "");
+    hosts_open();
 
     int now = t_sentinels_primary(&set);
     t_redis_kill(&set.node[now]);
@@ -190,13 +234,31 @@ the_primary_is_followed(void **state)
     }
     flow_until(3, "the old primary goes on");
 
-    a.bus->ops->close(a.bus);
-    b.bus->ops->close(b.bus);
-    ring_fini(&a.ring);
-    ring_fini(&b.ring);
-    conf_free(&a.conf);
-    conf_free(&b.conf);
-    t_sentinels_end(&set);
+    hosts_close();
+}
+
+/* TLS everywhere; users who may do what docs/ops/redis.md says and no more, another at the sentinels than at the servers. */
+static void
+passwords_of_sentinels_and_servers_differ(void **state)
+{
+    char server[1500], sentinel[1500];
+    (void)state;
+    t_redis_keys(keys);
+    t_redis_certificate(keys, "server", "subjectAltName=IP:127.0.0.1");
+    snprintf(server, sizeof server, T_REDIS_TLS " --requirepass " T_REDIS_PASSWORD " --masterauth " T_REDIS_PASSWORD
+        " --user ringcast on >what-hosts-know resetchannels &ringcast:* &ringcast/* -@all +publish +subscribe +unsubscribe +ping "
+        "+client|setname +role", keys, keys, keys);
+    snprintf(sentinel, sizeof sentinel, T_REDIS_TLS " --requirepass " T_REDIS_PASSWORD " --sentinel auth-pass " T_SENTINEL_NAME " "
+        T_REDIS_PASSWORD " --user watcher on >what-watchers-know resetchannels &+switch-master -@all +subscribe +ping +client|setname "
+        "+sentinel|get-master-addr-by-name", keys, keys, keys);
+    t_sentinels_start(&set, 1, server, sentinel);
+    hosts_open();
+    assert_int_equal(a.metrics[BM_redis_errors_total], 0); /* nobody was refused anything */
+    t_redis_kill(&set.node[t_sentinels_primary(&set)]);
+    flow_until(2, "kill -9 of a primary with TLS and users");
+    hosts_close();
+    t_redis_keys_end(keys);
+    keys[0] = 0;
 }
 
 static void
@@ -223,6 +285,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(settings_that_make_no_sense_are_refused),
         cmocka_unit_test(the_primary_is_followed),
+        cmocka_unit_test(passwords_of_sentinels_and_servers_differ),
     };
     if (!t_redis_there()) {
         printf("skipped: there is no redis-server\n");
