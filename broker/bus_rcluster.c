@@ -704,7 +704,7 @@ send_elsewhere(struct rcluster *r, const struct rnode *n, uint16_t slot, const s
     struct rslot *s = &r->slot[slot];
     struct slotmap_redirect to;
     enum slotmap_verdict v = slotmap_judge(error, &to);
-    if (s->redirects <= REDIRECTS_MAX)
+    if (!s->is_held && s->redirects <= REDIRECTS_MAX) /* once for all that were under way together */
         s->redirects++;
     if (v == SLOTMAP_LATER || ((v == SLOTMAP_MOVED || v == SLOTMAP_ASK) && to.slot != slot) || s->redirects > REDIRECTS_MAX) {
         wait_until(s, mono_add_ms(r->now, LATER_MS));
