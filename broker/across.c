@@ -25,8 +25,13 @@
 /* Who was heard on a channel before its link was lost and says nothing for so long after its return is taken for dead:
  * what it said meanwhile nobody can count any more. Longer than any pause between two tries to reach a bus. */
 #define GONE_MS 30000
-/* A turn later than this: asks may have waited for us for too long. */
+/* An ask that has not come back by then will not, though no link was lost; it is said again. */
+#define ASK_LOST_MS 10000
+/* A turn later than this, or a mark: who asked may have waited for us for too long. */
 #define STALL_MS (GRACE_MS / 2)
+/* So much of the time between two turns counts as lived through; idle turns are never further apart. What came while
+ * this process stood still is not judged as late. */
+#define LIVED_MS (STALL_MS / 2)
 /* Marks and envelopes of asks in one turn. */
 #define MARKS_A_TURN 1024
 #define ASKS_A_TURN 64
@@ -42,19 +47,27 @@ struct heard {
     uint64_t stretch, last;
 };
 
+/* A channel stands in one of these at most, about in the order of `until`. */
+enum across_line {
+    LINE_NONE,
+    LINE_ASKS,   /* to be asked for */
+    LINE_OPEN,   /* asked, and the ask has not come back */
+    LINE_JUDGES, /* it came back after a lost link: somebody may be missing for good */
+    LINES
+};
+
 struct across_chan {
     struct chan *ch;
-    struct across_chan *ask_prev, *ask_next; /* the line of those to be asked for; or, once its ask came back after */
-    bool judged_later;    /* a lost link, of those where somebody may be missing for good */
-    struct mono judge_at;
+    struct across_chan *line_prev, *line_next;
+    enum across_line line;
+    struct mono until;    /* of across.lived: it stays in its line */
+    struct mono judge_by; /* the same: the latest time for that, however often it is asked anew meanwhile */
     bool confirmed;       /* the bus has it, and its link holds */
     bool begun;           /* it was confirmed once, and what was said then is not void */
     bool unsure;          /* a subscribe was answered before it was confirmed: a gap is to be told then */
     bool lost;            /* its link was lost since it began */
-    bool ask_wanted;      /* in the line */
-    bool ask_open;        /* asked, and the ask has not come back */
     uint32_t losses;
-    struct mono settled;  /* from then on an origin not heard of begins with 1; 0: not known yet */
+    struct mono settled;  /* of across.lived: from then on an origin not heard of begins with 1; 0: not known yet */
     struct mono joined;   /* when it was confirmed, the time before it settled */
     uint32_t source, source_gen;
     uint32_t heard_count, heard_cap, heard_hint;
@@ -70,13 +83,14 @@ struct across {
     struct origins origins;
     struct sources sources;
     struct pends pubs, subs;
-    struct across_chan asks;   /* head of the line */
-    struct across_chan judges; /* head of the other */
+    struct across_chan lines[LINES]; /* heads */
     uint64_t waiting;          /* messages whose fate is not known */
     uint64_t heard_count;
     uint32_t epoch;            /* of our hearing asks: another one each time that some may have been missed */
+    struct mono lived;         /* a clock that stands still when this process does */
     enum bus_state state;      /* as it was told last */
-    bool control_is_up;
+    bool control_was_joined;   /* once */
+    bool hears_all;            /* asks by whichever server they come */
     bool back_wanted;          /* others are to be told that we hear asks again */
     bool ask_again;            /* an ask was lost on its way */
     bool order_bus;
@@ -121,14 +135,32 @@ source_of(struct across *a, struct chan *ch, struct view name, uint32_t hash)
     return e;
 }
 
+/* Asks may have waited for us while we stood still. */
+static void
+look_awake(struct across *a)
+{
+    uint64_t ns = a->b->now.ns - a->seen.ns;
+    a->epoch += ns > STALL_MS * 1000000ull;
+    a->lived.ns += MIN(ns, LIVED_MS * 1000000ull);
+    a->seen = a->b->now;
+}
+
+/* Who asked for its number has not been told, and waits no longer. */
+static bool
+is_late(const struct across *a, const struct source *e)
+{
+    return e->asked.ns != 0 && mono_since_ms(a->b->now, e->asked) > STALL_MS;
+}
+
 /* Who hears this source for the first time: may it have been told before, had it asked? Is there a hole behind? */
 static unsigned
 flags_of(struct across *a, struct source *e, bool up)
 {
-    unsigned flags = e->epoch != a->epoch ? ENVELOPE_REJOIN : 0;
+    look_awake(a);
+    unsigned flags = e->epoch != a->epoch || !a->hears_all || is_late(a, e) ? ENVELOPE_REJOIN : 0;
     if (!up || e->taken + e->waiting != e->last)
         flags |= ENVELOPE_AGAIN;
-    if (up && a->control_is_up)
+    if (up && a->hears_all)
         e->epoch = a->epoch;
     return flags;
 }
@@ -168,6 +200,7 @@ mark_now(struct across *a, struct source *e)
     if (!say(a, t, &mark, VIEW_NONE, TOKEN(TOKEN_MARK, sources_slot(&a->sources, e))))
         return false;
     e->marks++;
+    e->asked = (struct mono){0};
     e->owes = false; /* unless something befalls the mark */
     sources_marked(&a->sources, e, a->b->now);
     COUNT(a->b, bus_marks_total);
@@ -193,19 +226,22 @@ marks_due(struct across *a)
     }
 }
 
-/* Channels that have been quiet for a heartbeat: so that a lost last message is noticed. */
+/* Channels that have been quiet for a heartbeat: so that a lost last message is noticed. Without bus.marks only where a
+ * mark was refused. */
 static void
 marks_quiet(struct across *a)
 {
     const struct conf *conf = a->b->conf;
-    for (unsigned n = 0; n < MARKS_A_TURN && conf->bus_marks && a->sources.fresh.oldest != POOL_NONE; n++) {
+    for (unsigned n = 0; n < MARKS_A_TURN && a->sources.fresh.oldest != POOL_NONE; n++) {
         struct source *e = sources_at(&a->sources, a->sources.fresh.oldest);
         if (mono_since_ms(a->b->now, e->said) < conf->bus_heartbeat)
             break;
-        if (mark_now(a, e))
+        bool is_wanted = conf->bus_marks || e->owes;
+        if (is_wanted && mark_now(a, e))
             continue;
         sources_marked(&a->sources, e, e->marked);
-        sources_due(&a->sources, e);
+        if (is_wanted)
+            sources_due(&a->sources, e);
     }
 }
 
@@ -214,43 +250,53 @@ marks_quiet(struct across *a)
 static void
 line_out(struct across_chan *ac)
 {
-    if (!ac->ask_wanted && !ac->judged_later)
+    if (ac->line == LINE_NONE)
         return;
-    ac->ask_prev->ask_next = ac->ask_next;
-    ac->ask_next->ask_prev = ac->ask_prev;
-    ac->ask_wanted = ac->judged_later = false;
+    ac->line_prev->line_next = ac->line_next;
+    ac->line_next->line_prev = ac->line_prev;
+    ac->line = LINE_NONE;
 }
 
 static void
-line_in(struct across_chan *line, struct across_chan *ac)
+line_in(struct across *a, struct across_chan *ac, enum across_line line, struct mono until)
 {
+    struct across_chan *head = &a->lines[line];
     line_out(ac);
-    ac->ask_prev = line->ask_prev;
-    ac->ask_next = line;
-    ac->ask_prev->ask_next = ac;
-    line->ask_prev = ac;
+    ac->line_prev = head->line_prev;
+    ac->line_next = head;
+    ac->line_prev->line_next = ac;
+    head->line_prev = ac;
+    ac->line = line;
+    ac->until = until;
+}
+
+/* The first of a line; NULL: there is none. */
+static struct across_chan *
+line_first(const struct across *a, enum across_line line)
+{
+    struct across_chan *first = a->lines[line].line_next;
+    return first != &a->lines[line] ? first : NULL;
 }
 
 static void
 ask_in(struct across *a, struct across_chan *ac)
 {
-    line_in(&a->asks, ac);
-    ac->ask_wanted = true;
+    line_in(a, ac, LINE_ASKS, a->lived);
 }
 
 /* Our ask came back: who lives and hears it answers soon. */
 static void
 ask_returned(struct across *a, struct across_chan *ac)
 {
-    struct mono now = a->b->now;
-    ac->ask_open = false;
+    line_out(ac);
     if (ac->settled.ns == 0)
-        ac->settled = mono_add_ms(now, GRACE_MS);
-    if (ac->losses == 0 || ac->ask_wanted)
+        ac->settled = mono_add_ms(a->lived, GRACE_MS);
+    if (ac->losses == 0)
         return;
-    line_in(&a->judges, ac);
-    ac->judged_later = true;
-    ac->judge_at = mono_add_ms(now, GONE_MS);
+    if (ac->judge_by.ns == 0)
+        ac->judge_by = mono_add_ms(a->lived, 2 * GONE_MS);
+    struct mono at = mono_add_ms(a->lived, GONE_MS);
+    line_in(a, ac, LINE_JUDGES, mono_reached(at, ac->judge_by) ? ac->judge_by : at);
 }
 
 /* Nothing can have been missed there so far: numbers are asked for only so that what comes can be followed. */
@@ -264,18 +310,16 @@ static bool
 ask_some(struct across *a)
 {
     size_t n = 0;
-    struct across_chan *ac = a->asks.ask_next;
+    struct across_chan *ac = line_first(a, LINE_ASKS), *head = &a->lines[LINE_ASKS];
     bool first = is_first_ask(ac);
-    for (; ac != &a->asks && is_first_ask(ac) == first && envelope_name_fits(n, ac->ch->name_n); ac = ac->ask_next)
+    for (; ac != head && is_first_ask(ac) == first && envelope_name_fits(n, ac->ch->name_n); ac = ac->line_next)
         n += envelope_name_put(a->ask_body + n, chan_name(ac->ch));
     struct envelope e = {.kind = ENVELOPE_ASK, .flags = first ? ENVELOPE_FIRST_ASK : 0, .origin = a->self};
     if (!say(a, control, &e, view_of(a->ask_body, n), TOKEN(TOKEN_CONTROL, 0)))
         return false;
     COUNT(a->b, bus_ask_messages_total);
-    while (a->asks.ask_next != ac) {
-        struct across_chan *asked = a->asks.ask_next;
-        line_out(asked);
-        asked->ask_open = true;
+    while (head->line_next != ac) {
+        line_in(a, head->line_next, LINE_OPEN, mono_add_ms(a->lived, ASK_LOST_MS));
         COUNT(a->b, bus_asks_total);
     }
     return true;
@@ -284,7 +328,7 @@ ask_some(struct across *a)
 static bool
 can_ask(const struct across *a)
 {
-    return a->asks.ask_next != &a->asks && a->control_is_up && a->bus->ops->is_up(a->bus, control);
+    return line_first(a, LINE_ASKS) != NULL && a->control_was_joined && a->bus->ops->is_up(a->bus, control);
 }
 
 static void
@@ -302,13 +346,21 @@ asks_due(struct across *a)
 static void
 ask_again(struct across *a)
 {
-    struct broker *b = a->b;
     a->ask_again = false;
-    a->ask_again_at = mono_add_ms(b->now, GRACE_MS);
-    for (uint32_t i = 0; i < b->chans.used; i++) {
-        struct chan *ch = pool_at(&b->chans, i);
-        if (ch->head.next == POOL_LIVE && ch->across != NULL && (ch->across->ask_open || ch->across->judged_later))
-            ask_in(a, ch->across);
+    a->ask_again_at = mono_add_ms(a->b->now, GRACE_MS);
+    for (enum across_line l = LINE_OPEN; l <= LINE_JUDGES; l++)
+        for (struct across_chan *ac; (ac = line_first(a, l)) != NULL;)
+            ask_in(a, ac);
+}
+
+static void
+ask_lost(struct across *a)
+{
+    struct across_chan *ac;
+    for (unsigned n = 0; n < MARKS_A_TURN && (ac = line_first(a, LINE_OPEN)) != NULL; n++) {
+        if (!mono_reached(a->lived, ac->until))
+            return;
+        ask_in(a, ac);
     }
 }
 
@@ -335,17 +387,18 @@ on_ask(struct across *a, const struct envelope *e)
         uint32_t hash = chan_hash(b, name);
         if (own) {
             struct chan *ch = chan_find_hashed(b, name, hash);
-            if (ch == NULL || ch->across == NULL || !ch->across->ask_open)
-                continue;
-            ask_returned(a, ch->across);
+            if (ch != NULL && ch->across != NULL && ch->across->line == LINE_OPEN)
+                ask_returned(a, ch->across);
             continue;
         }
         struct source *s = sources_find(&a->sources, name, hash);
         if (s != NULL) {
-            if ((e->flags & ENVELOPE_FIRST_ASK) && stays_silent(a, s))
+            if ((e->flags & ENVELOPE_FIRST_ASK) && stays_silent(a, s)) {
                 COUNT(b, bus_unanswered_total);
-            else
-                sources_due(&a->sources, s);
+                continue;
+            }
+            s->asked = s->asked.ns != 0 ? s->asked : b->now;
+            sources_due(&a->sources, s);
         } else if (sources_forgot(&a->sources, hash)) {
             struct envelope mark = {.kind = ENVELOPE_MARK, .origin = a->self};
             if (say(a, (struct bus_topic){BUS_CHANNEL, name}, &mark, VIEW_NONE, TOKEN(TOKEN_CONTROL, 0)))
@@ -506,6 +559,16 @@ across_publish(struct broker *b, struct peer *p, struct view name, bool has_data
     return ACROSS_WAITS;
 }
 
+/* The bus took a message or a mark: what was said before it was taken too, or is told by it. */
+static void
+all_told(struct across *a, struct source *s)
+{
+    if (s->taken == s->last - s->waiting)
+        return;
+    s->taken = s->last - s->waiting;
+    s->taken_at = a->b->now;
+}
+
 /* What became of a message. The number of one that the bus did not take is used up. */
 static void
 source_fate(struct across *a, struct source *s, enum bus_fate fate)
@@ -513,8 +576,7 @@ source_fate(struct across *a, struct source *s, enum bus_fate fate)
     s->waiting--;
     a->waiting--;
     if (fate == BUS_TAKEN) {
-        s->taken = s->last - s->waiting;
-        s->taken_at = a->b->now;
+        all_told(a, s);
         return;
     }
     if (fate == BUS_DROPPED)
@@ -546,8 +608,11 @@ static void
 mark_fate(struct across *a, struct source *s, enum bus_fate fate)
 {
     s->marks--;
-    if (fate == BUS_TAKEN)
+    if (fate == BUS_TAKEN) {
+        all_told(a, s);
         return;
+    }
+    s->epoch = 0; /* who asked for it has not heard it */
     s->owes = true;
     if (fate == BUS_DROPPED)
         sources_due(&a->sources, s);
@@ -639,20 +704,27 @@ before(const struct envelope *e)
     return e->kind == ENVELOPE_MARK ? e->number : e->number - 1;
 }
 
+static bool
+is_settled(const struct across *a, const struct across_chan *ac)
+{
+    return ac->settled.ns != 0 && mono_reached(a->lived, ac->settled);
+}
+
 /* The first word of an origin on this channel (ADR 0011, 4). */
 static void
 first_word(struct across *a, struct across_chan *ac, const struct envelope *e)
 {
     bool again = (e->flags & ENVELOPE_AGAIN) != 0, rejoin = again || (e->flags & ENVELOPE_REJOIN) != 0;
-    bool settled = ac->settled.ns != 0 && mono_reached(a->b->now, ac->settled);
+    bool settled = is_settled(a, ac);
+    bool was_silent = e->base > 0 && e->base_age > mono_since_ms(a->b->now, ac->joined); /* when we began */
     /* What was under way when this was made came before it, if it came: so who has listened for long missed it. */
     uint64_t known = before(e) - (again || settled ? MIN(e->behind, before(e)) : 0);
     if (settled && !rejoin) {
         known = e->base; /* it has begun since we listen, or was silent then */
-        if (e->base > 0 && e->base_age <= mono_since_ms(a->b->now, ac->joined))
+        if (e->base > 0 && !was_silent)
             gap(a, ac, 0); /* it was not: what it said between our beginning and its base was missed */
     }
-    if (settled && ac->lost && ((rejoin && known > 0) || e->stretch != 1))
+    if (settled && ac->lost && ((rejoin && known > 0) || e->stretch != 1) && !(was_silent && before(e) == e->base))
         gap(a, ac, 0);
     if (before(e) > known)
         gap(a, ac, before(e) - known);
@@ -829,7 +901,7 @@ on_joined(void *arg, struct bus_topic topic)
     struct across *a = b->across;
     if (topic.kind == BUS_CONTROL) {
         a->epoch++;
-        a->control_is_up = true;
+        a->control_was_joined = true;
         a->ask_again = a->back_wanted = true;
         return;
     }
@@ -857,9 +929,10 @@ on_lost(void *arg, struct bus_topic topic)
         return;
     ac->confirmed = false;
     ac->losses++;
+    ac->judge_by = (struct mono){0};
     line_out(ac);
     echo_deliver(b->across, ac, UINT64_MAX);
-    if (ac->settled.ns != 0 && mono_reached(b->now, ac->settled)) {
+    if (is_settled(b->across, ac)) {
         ac->lost = true;
         return;
     }
@@ -877,7 +950,7 @@ on_state(void *arg, enum bus_state state, const char *why)
     if (a->state != BUS_UP)
         COUNT_N(b, bus_away_ms_total, mono_since_ms(b->now, a->since));
     a->since = b->now;
-    a->control_is_up = state == BUS_UP;
+    a->hears_all = state == BUS_UP;
     a->state = state;
     GAUGE(b, bus_state, state);
     log_info("bus-state", "state=%s why=\"%s\"", bus_state_str(state), why != NULL ? why : "");
@@ -940,8 +1013,12 @@ across_subscribe(struct broker *b, struct peer *p, struct chan *ch, struct inter
         *err = ERR_BROKER_CHANNELS;
         return ACROSS_DONE;
     }
-    ch->across->unsure |= wants_answer && !ch->across->confirmed && b->conf->bus_subscribe_wait == 0;
-    if (!wants_answer || ch->across->confirmed || b->conf->bus_subscribe_wait == 0)
+    if (ch->across->confirmed)
+        return ACROSS_DONE;
+    /* A ring that comes back from another broker has told its clients long ago that they are subscribed. */
+    bool waits = wants_answer && b->conf->bus_subscribe_wait > 0;
+    ch->across->unsure |= !waits;
+    if (!waits)
         return ACROSS_DONE;
     return wait_for_bus(a, p, ch->across, i);
 }
@@ -1040,11 +1117,12 @@ judge(struct across *a, struct across_chan *ac)
 static void
 judge_some(struct across *a)
 {
-    for (unsigned n = 0; n < MARKS_A_TURN && a->judges.ask_next != &a->judges; n++) {
-        struct across_chan *ac = a->judges.ask_next;
-        if (!mono_reached(a->b->now, ac->judge_at))
+    struct across_chan *ac;
+    for (unsigned n = 0; n < MARKS_A_TURN && (ac = line_first(a, LINE_JUDGES)) != NULL; n++) {
+        if (!mono_reached(a->lived, ac->until))
             return;
         line_out(ac);
+        ac->judge_by = (struct mono){0};
         judge(a, ac);
     }
 }
@@ -1059,13 +1137,12 @@ across_turn(struct broker *b)
         b->bus_wait_ms = UINT32_MAX;
         return;
     }
-    if (mono_since_ms(b->now, a->seen) > STALL_MS)
-        a->epoch++;
-    a->seen = b->now;
-    if (UNLIKELY(a->back_wanted) && a->control_is_up)
+    look_awake(a);
+    if (UNLIKELY(a->back_wanted) && a->control_was_joined)
         say_back(a);
     if (UNLIKELY(a->ask_again) && mono_reached(b->now, a->ask_again_at))
         ask_again(a);
+    ask_lost(a);
     asks_due(a);
     marks_due(a);
     marks_quiet(a);
@@ -1134,10 +1211,10 @@ static bool
 across_init(struct across *a, struct broker *b, struct conf_error *err)
 {
     a->b = b;
-    a->asks.ask_prev = a->asks.ask_next = &a->asks;
-    a->judges.ask_prev = a->judges.ask_next = &a->judges;
+    for (unsigned l = 0; l < LINES; l++)
+        a->lines[l].line_prev = a->lines[l].line_next = &a->lines[l];
     a->epoch = 1;
-    a->seen = a->since = b->now;
+    a->lived = a->seen = a->since = b->now;
     a->state = BUS_DOWN;
     a->order_bus = is_word(b->conf->bus_order, "bus");
     a->self.broker = b->index;

@@ -31,7 +31,8 @@ struct node {
     unsigned links_seen;       /* as its last turn knew */
     uint64_t joins;            /* so far: each has its number */
     bool returning;            /* topics of before a lost link are not all confirmed yet */
-    uint32_t slow, bound, refuse, twice, lose;
+    uint32_t slow, bound, refuse, twice, lose, deaf;
+    bool partly, partly_seen;
     struct items topics;       /* that it wants */
     struct items says;         /* publishes without an answer, oldest first */
     struct items to_server, answers;   /* the link that says */
@@ -348,6 +349,17 @@ send_out(struct node *n)
     }
 }
 
+/* The server that was away, in the fault partly, has the control topics, too. */
+static void
+notice_whole(struct node *n)
+{
+    bool back = n->partly_seen && !n->partly;
+    n->partly_seen = n->partly;
+    for (struct item *i = back ? n->topics.first : NULL; i != NULL; i = i->next)
+        if (i->topic_kind == BUS_CONTROL && i->confirmed)
+            n->bus.ears->on_joined(n->bus.arg, item_topic(i));
+}
+
 static uint32_t
 mem_turn(struct bus *bus, struct mono now)
 {
@@ -359,8 +371,9 @@ mem_turn(struct bus *bus, struct mono now)
     notice_back(n);
     hear(n);
     send_out(n);
+    notice_whole(n);
     if (n->links_seen == (BUS_MEM_HEARS | BUS_MEM_SAYS))
-        state_to(n, n->returning ? BUS_PARTLY : BUS_UP, "healed");
+        state_to(n, n->returning || n->partly ? BUS_PARTLY : BUS_UP, "healed");
     return UINT32_MAX;
 }
 
@@ -402,6 +415,9 @@ deliver(struct node *to, const struct item *i)
     unsigned times = 1;
     if (to->lose > 0 && i->topic_kind == BUS_CHANNEL) {
         to->lose--;
+        times = 0;
+    } else if (to->deaf > 0 && i->topic_kind == BUS_CONTROL) {
+        to->deaf--;
         times = 0;
     } else if (to->twice > 0) {
         to->twice--;
@@ -515,6 +531,18 @@ bus_mem_lose(struct bus_mem_net *net, unsigned node, unsigned messages)
 }
 
 void
+bus_mem_deaf(struct bus_mem_net *net, unsigned node, unsigned messages)
+{
+    net->nodes[node]->deaf = messages;
+}
+
+void
+bus_mem_partly(struct bus_mem_net *net, unsigned node, bool is)
+{
+    net->nodes[node]->partly = is;
+}
+
+void
 bus_mem_watch(struct bus_mem_net *net, void (*fn)(void *, unsigned, struct view, struct view), void *arg)
 {
     net->watch = fn;
@@ -545,4 +573,10 @@ unsigned
 bus_mem_node(const struct bus *bus)
 {
     return container_of(bus, struct node, bus)->number;
+}
+
+bool
+bus_mem_is_idle(const struct bus *bus)
+{
+    return container_of(bus, struct node, bus)->says.first == NULL;
 }

@@ -16,6 +16,8 @@ void bus_mem_net_free(struct bus_mem_net *);
 /* The next bus_mem.open makes a broker of this net; its number is the lowest that is free. */
 void bus_mem_use(struct bus_mem_net *);
 unsigned bus_mem_node(const struct bus *);
+/* It has told what became of all that it was given. */
+bool bus_mem_is_idle(const struct bus *);
 
 /* The server takes up to so many publishes and topics of a broker that are on their way. Returns how many it took. */
 unsigned bus_mem_carry(struct bus_mem_net *, unsigned node, unsigned publishes, unsigned topics);
@@ -33,6 +35,11 @@ void bus_mem_refuse(struct bus_mem_net *, unsigned node, unsigned publishes);
 /* The next messages on their way to a broker come twice; or do not come though its link holds, which no bus may do. */
 void bus_mem_twice(struct bus_mem_net *, unsigned node, unsigned messages);
 void bus_mem_lose(struct bus_mem_net *, unsigned node, unsigned messages);
+/* The next messages of control topics on their way to a broker do not come: one server of several had them, and its link
+ * to this broker does not hold. */
+void bus_mem_deaf(struct bus_mem_net *, unsigned node, unsigned messages);
+/* As if a server were away that has none of the topics here. */
+void bus_mem_partly(struct bus_mem_net *, unsigned node, bool is);
 /* Called for each publish to a channel that the server takes from `node` (not for what it refuses). */
 void bus_mem_watch(struct bus_mem_net *, void (*fn)(void *arg, unsigned node, struct view channel, struct view bytes), void *arg);
 

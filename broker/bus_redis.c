@@ -1,5 +1,5 @@
 /* The bus over one or several independent Redis servers (redis.url). Channels are spread over them by rendezvous
- * hashing of their names and the servers' addresses; control topics are on every server. To each server there are two
+ * hashing of their names and the servers' addresses; control topics are on every server that is reached. To each server there are two
  * links, one that publishes and one that subscribes.
  *
  * After a lost link subscriptions come first: nothing is published to a server until it has confirmed all that was
@@ -24,6 +24,8 @@
 #define SERVERS_MAX 16
 #define BATCH 1000 /* names in one SUBSCRIBE: 100,000 take 76 ms that way */
 #define TOPIC_MAX 65535
+/* Of a control message that goes to several servers one counts; nobody waits for what became of the others. */
+#define TOKEN_COPY UINT64_MAX
 
 /* A topic at one server. Lives while it is wanted, or an answer of the server is due. */
 struct topic {
@@ -438,8 +440,8 @@ tell_fate(struct server *s, struct view full, uint64_t token, enum bus_fate fate
 {
     struct bus_redis *br = s->br;
     struct bus_topic topic;
-    if (!topic_of(br, full, &topic) || (topic.kind == BUS_CONTROL && s->index != 0))
-        return; /* of the copies of a control message the first server's counts */
+    if (token == TOKEN_COPY || !topic_of(br, full, &topic))
+        return;
     br->bus.ears->on_fate(br->bus.arg, topic, token, fate);
 }
 
@@ -561,6 +563,18 @@ put(struct server *s, struct bus_topic topic, struct view head, struct view body
     return true;
 }
 
+/* To each server that is reached, so that one that is away does not keep hosts from asking each other, nor gets hours of it
+ * when it is back; if there is none it waits for the first. */
+static bool
+put_control(struct bus_redis *br, struct bus_topic topic, struct view head, struct view body, uint64_t token)
+{
+    bool counts = false;
+    for (uint32_t i = 0; i < br->server_count; i++)
+        if (br->servers[i].ready)
+            counts |= put(&br->servers[i], topic, head, body, counts ? TOKEN_COPY : token);
+    return counts || put(&br->servers[0], topic, head, body, token);
+}
+
 static bool
 redis_publish(struct bus *bus, struct bus_topic topic, struct view head, struct view body, uint64_t token)
 {
@@ -570,10 +584,7 @@ redis_publish(struct bus *bus, struct bus_topic topic, struct view head, struct 
         return false;
     if (topic.kind == BUS_CHANNEL)
         return put(server_of(br, topic.name), topic, head, body, token);
-    bool ok = put(&br->servers[0], topic, head, body, token);
-    for (uint32_t i = 1; i < br->server_count; i++)
-        (void)put(&br->servers[i], topic, head, body, token);
-    return ok;
+    return put_control(br, topic, head, body, token);
 }
 
 static bool
@@ -581,7 +592,10 @@ redis_is_up(const struct bus *bus, struct bus_topic topic)
 {
     struct bus_redis *br = of(bus);
     const struct server *s = topic.kind == BUS_CHANNEL ? server_of(br, topic.name) : &br->servers[0];
-    return s->ready && s->out.first == NULL;
+    const struct server *end = topic.kind == BUS_CHANNEL ? s + 1 : s + br->server_count;
+    while (s < end && (!s->ready || s->out.first != NULL))
+        s++;
+    return s < end;
 }
 
 /* What waits goes out; of what was dropped is told when all before it is answered. */

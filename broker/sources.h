@@ -32,6 +32,7 @@ struct source {
     struct mono said;        /* when the last message was numbered */
     struct mono taken_at, base_at; /* when the bus had taken those */
     struct mono marked;      /* the last mark */
+    struct mono asked;       /* when the first of those asked who no mark has answered yet; 0: nobody */
     uint8_t *name;
 };
 

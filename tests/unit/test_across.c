@@ -61,6 +61,18 @@ turns(unsigned ms, bool carry)
     }
 }
 
+/* The other one stands still. */
+static void
+turns_of(unsigned h, unsigned ms)
+{
+    for (unsigned passed = 0; passed <= ms; passed += 10) {
+        t_host_turn(&hosts[h], now);
+        for (unsigned k = 0; k < HOSTS; k++)
+            (void)bus_mem_carry(net, bus_mem_node(hosts[k].b.bus), UINT32_MAX, UINT32_MAX);
+        now = mono_add_ms(now, 10);
+    }
+}
+
 static void
 both(void)
 {
@@ -660,6 +672,273 @@ a_silence_that_began_after_who_listens_tells_of_a_gap_of_unknown_size(void **sta
     expect_nothing(1, 1);
 }
 
+/* A server that restarts: everybody was away and asks, and who has been silent answers. */
+static void
+after_a_lost_link_of_all_a_silence_is_no_gap(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    for (unsigned h = 0; h < HOSTS; h++)
+        bus_mem_cut(net, h, BUS_MEM_HEARS | BUS_MEM_SAYS);
+    turns(500, true);
+    for (unsigned h = 0; h < HOSTS; h++)
+        bus_mem_heal(net, h, BUS_MEM_HEARS | BUS_MEM_SAYS);
+    turns(2000, true);
+    expect_nothing(1, 1);
+    say(0, "2");
+    turns(20, true);
+    expect_message(1, 1, "2");
+}
+
+/* What was said after the silence may have been missed, and cannot be counted: the origin does not know who asked. */
+static void
+after_a_lost_link_of_all_what_followed_a_silence_is_a_gap(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(0, false);
+    say(0, "2");
+    turns(100, true);
+    bus_mem_cut(net, 0, BUS_MEM_HEARS);
+    turns(100, true);
+    for (unsigned h = 0; h < HOSTS; h++)
+        bus_mem_heal(net, h, BUS_MEM_HEARS);
+    turns(2000, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    expect_nothing(1, 1);
+}
+
+static void
+raw_ask(unsigned by, unsigned flags, struct view name)
+{
+    uint8_t bytes[256];
+    struct envelope e = {.kind = ENVELOPE_ASK, .flags = flags};
+    struct bus *bus = hosts[by].b.bus;
+    memset(&e.origin, 9, sizeof e.origin);
+    size_t n = envelope_put(bytes, &e);
+    if (name.n > 0)
+        n += envelope_name_put(bytes + n, name);
+    assert_true(bus->ops->publish(bus, (struct bus_topic){BUS_CONTROL, VIEW("hosts")}, view_of(bytes, n), VIEW_NONE, 0));
+}
+
+/* Its last message was refused, and the mark that told so was heard: it is not told to those who come later. */
+static void
+a_refused_last_message_is_told_to_those_who_were_there(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    bus_mem_refuse(net, 0, 1);
+    say(0, "1");
+    turns(200, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    assert_true(t_unsubscribe(&hosts[1].rings[1], 7, 1));
+    turns(100, true);
+    listen_on(1, 1);
+    turns(1500, true);
+    expect_nothing(1, 1);
+}
+
+/* The same, but the only one who was there was cut off, and a silence begins with that message. */
+static void
+a_silence_begins_when_a_mark_has_told_of_what_was_refused(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    bus_mem_refuse(net, 0, 1);
+    say(0, "1");
+    turns(11000, true);
+    raw_ask(0, ENVELOPE_FIRST_ASK, X);
+    turns(100, true);
+    assert_int_equal(hosts[0].metrics[BM_bus_unanswered_total], 1);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(1000, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+}
+
+/* It heard the ask, and could not answer in time. */
+static void
+a_mark_that_comes_late_is_no_gap(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    turns(50, true);
+    bus_mem_cut(net, 0, BUS_MEM_SAYS);
+    turns(0, false);
+    listen_on(1, 1);
+    turns(3000, true);
+    bus_mem_heal(net, 0, BUS_MEM_SAYS);
+    turns(500, true);
+    expect_nothing(1, 1);
+    say(0, "2");
+    turns(20, true);
+    expect_message(1, 1, "2");
+}
+
+static void
+a_refused_answer_to_an_ask_is_no_gap(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.heartbeat";
+    settings[0][1] = "20s";
+    both();
+    say(0, "1");
+    turns(100, true);
+    bus_mem_refuse(net, 0, 1);
+    listen_on(1, 1);
+    turns(2000, true);
+    say(0, "2");
+    turns(20, true);
+    expect_message(1, 1, "2");
+}
+
+static void
+a_refused_mark_is_said_again_without_marks_too(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.marks";
+    settings[0][1] = "off";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "2");
+    turns(100, true);
+    bus_mem_refuse(net, 0, 1);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(500, true);
+    expect_nothing(1, 1);
+    turns(1500, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    uint64_t marks = hosts[0].metrics[BM_bus_marks_total];
+    turns(5000, true);
+    assert_int_equal(hosts[0].metrics[BM_bus_marks_total], marks);
+}
+
+/* An origin that stood still while somebody came says at once what waited in its lanes. */
+static void
+what_is_said_first_after_standing_still_is_no_gap(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    turns(50, true);
+    assert_true(t_subscribe(&hosts[1].rings[1], 7, 1, X));
+    turns_of(1, 2500);
+    expect_answer(1, 1, ERR_NONE);
+    say(0, "2");
+    turns(100, true);
+    expect_message(1, 1, "2");
+    expect_nothing(1, 1);
+}
+
+/* The answer was there in time; who asked was not. */
+static void
+what_came_while_this_host_stood_still_is_not_late(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    turns(50, true);
+    assert_true(t_subscribe(&hosts[1].rings[1], 7, 1, X));
+    turns_of(1, 100);
+    expect_answer(1, 1, ERR_NONE);
+    turns_of(0, 30);
+    now = mono_add_ms(now, 3000);
+    turns_of(1, 100);
+    expect_nothing(1, 1);
+    turns(2000, true);
+    bus_mem_lose(net, 1, 1);
+    say(0, "2");
+    say(0, "3");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+}
+
+/* Others who come and go and want to be asked do not keep a dead one from being missed. */
+static void
+who_died_is_missed_though_others_come_back_all_the_time(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(50, true);
+    t_host_stop(&hosts[0]);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    for (unsigned k = 0; k < 7; k++) {
+        turns(10000, true);
+        raw_ask(1, 0, VIEW_NONE);
+    }
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    expect_nothing(1, 1);
+}
+
+static void
+an_ask_that_does_not_come_back_is_said_again(void **state)
+{
+    (void)state;
+    both();
+    turns(2000, true);
+    bus_mem_deaf(net, 1, 1);
+    listen_on(1, 1);
+    turns(9000, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total], 1);
+    turns(3000, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total], 2);
+    bus_mem_lose(net, 1, 1); /* it began then, a second ago */
+    say(0, "1");
+    say(0, "2");
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    turns(20000, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total], 2);
+}
+
+/* One server of several is away: asks go by the others, and who may not have heard some says so. */
+static void
+with_a_part_of_the_bus_asks_go_on(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    for (unsigned h = 0; h < HOSTS; h++)
+        bus_mem_partly(net, h, true);
+    turns(100, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_state], BUS_PARTLY);
+    bus_mem_deaf(net, 0, 1);
+    listen_on(1, 1);
+    turns(2000, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total], 1);
+    say(0, "2");
+    turns(20, true);
+    expect_message(1, 1, "2");
+    expect_nothing(1, 1);
+}
+
+/* Its clients were told that they are subscribed by the broker before. */
+static void
+a_ring_that_comes_back_hears_of_a_gap_when_the_bus_has_confirmed(void **state)
+{
+    uint32_t handle[2] = {7, 1};
+    (void)state;
+    both();
+    assert_true(t_put(&hosts[1].rings[1], IPC_SUBSCRIBE, 0, 0, view_of(handle, 8), X));
+    turns(100, false);
+    expect_nothing(1, 1);
+    turns(20, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    assert_true(t_put(&hosts[1].rings[0], IPC_SUBSCRIBE, 0, 0, view_of(handle, 8), X));
+    turns(2000, true);
+    expect_nothing(1, 0);
+    expect_nothing(1, 1);
+}
+
 /* Who asks all the time collects names. */
 static void
 asks_of_a_short_time_go_together(void **state)
@@ -845,6 +1124,19 @@ main(void)
         T(what_is_lost_after_a_silence_is_counted_from_it),
         T(who_was_cut_off_learns_what_was_said_after_a_silence),
         T(a_silence_that_began_after_who_listens_tells_of_a_gap_of_unknown_size),
+        T(after_a_lost_link_of_all_a_silence_is_no_gap),
+        T(after_a_lost_link_of_all_what_followed_a_silence_is_a_gap),
+        T(a_refused_last_message_is_told_to_those_who_were_there),
+        T(a_silence_begins_when_a_mark_has_told_of_what_was_refused),
+        T(a_mark_that_comes_late_is_no_gap),
+        T(a_refused_answer_to_an_ask_is_no_gap),
+        T(a_refused_mark_is_said_again_without_marks_too),
+        T(what_is_said_first_after_standing_still_is_no_gap),
+        T(what_came_while_this_host_stood_still_is_not_late),
+        T(who_died_is_missed_though_others_come_back_all_the_time),
+        T(an_ask_that_does_not_come_back_is_said_again),
+        T(with_a_part_of_the_bus_asks_go_on),
+        T(a_ring_that_comes_back_hears_of_a_gap_when_the_bus_has_confirmed),
         T(asks_of_a_short_time_go_together),
         T(what_is_no_envelope_is_counted),
         T(what_can_not_be_followed_is_heard_with_a_gap_before_it),

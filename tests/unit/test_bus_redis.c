@@ -442,6 +442,34 @@ channels_are_spread_over_servers(void **state)
 }
 
 static void
+control_topics_go_by_the_servers_that_are_reached(void **state)
+{
+    (void)state;
+    start(3, "");
+    open_host(&a);
+    open_host(&b);
+    JOIN(b, control);
+    UNTIL(a.bus->state == BUS_UP && b.bus->state == BUS_UP && b.joined == 3);
+    t_redis_kill(&servers[0]);
+    UNTIL(a.bus->state == BUS_PARTLY && b.bus->state == BUS_PARTLY);
+    assert_true(a.bus->ops->is_up(a.bus, control));
+    assert_true(a.bus->ops->publish(a.bus, control, VIEW("head"), VIEW("x"), 0));
+    UNTIL(b.controls == 2 && a.next_fate == 1);
+    t_redis_restart(&servers[0]);
+    UNTIL(a.bus->state == BUS_UP && b.bus->state == BUS_UP && b.joined == 4);
+    assert_true(a.bus->ops->publish(a.bus, control, VIEW("head"), VIEW("y"), 1));
+    UNTIL(b.controls == 5 && a.next_fate == 2); /* nothing of before came late */
+    for (unsigned i = 0; i < 3; i++)
+        t_redis_kill(&servers[i]);
+    UNTIL(a.bus->state == BUS_DOWN);
+    assert_false(a.bus->ops->is_up(a.bus, control));
+    assert_true(a.bus->ops->publish(a.bus, control, VIEW("head"), VIEW("z"), 2));
+    for (unsigned i = 0; i < 3; i++)
+        t_redis_restart(&servers[i]);
+    UNTIL(a.next_fate == 3); /* b may not have been back in time to hear it */
+}
+
+static void
 what_the_server_refuses_is_told(void **state)
 {
     (void)state;
@@ -536,6 +564,7 @@ main(void)
         T(a_stopped_server_costs_the_oldest_and_bounded_memory),
         T(killed_clients_come_back),
         T(channels_are_spread_over_servers),
+        T(control_topics_go_by_the_servers_that_are_reached),
         T(what_the_server_refuses_is_told),
     };
     if (!t_redis_there()) {
