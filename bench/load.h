@@ -1,35 +1,23 @@
 /* The load generator: one thread, one io_uring ring, many client connections. Nothing here is
- * global, so a process can run several. It talks to the kernel by liburing itself and not through
- * common/ring.h: what measures a thing must not be built from it.
+ * global, so a process can run several. This file has what a run sets and reads, the turn, and publishing;
+ * load_ring.h is the ring, load_conn.h a connection's life, load_tx.h and load_rx.h what it sends and receives.
  *
  * Connections belong to groups. A group is one channel with its subscribers and at most one
  * publisher: fan-out is one large group, pairs are many of two, an idle run has no publishers. */
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
 
-#include <liburing.h>
 #include <netinet/in.h>
 
 #include "bench/frame.h"
 #include "bench/hist.h"
+#include "bench/load_ring.h"
 #include "bench/pmd.h"
 #include "bench/seq.h"
 #include "bench/speak.h"
 #include "bench/tls.h"
 #include "bench/zipf.h"
 #include "common/base.h"
-
-enum load_state {
-    LOAD_UNBORN,
-    LOAD_CONNECTING,
-    LOAD_SECURING,    /* TLS handshake */
-    LOAD_UPGRADING,   /* GET sent, response wanted */
-    LOAD_SHAKING,     /* connected as the protocol has it: an answer is wanted */
-    LOAD_SUBSCRIBING, /* the same of a subscription */
-    LOAD_READY,
-    LOAD_LEAVING,     /* receive being cancelled, then closed */
-    LOAD_DEAD
-};
 
 /* What a connection is made of. */
 enum load_wire {
@@ -45,43 +33,9 @@ enum load_depth {
     LOAD_TO_READY,   /* subscribed */
 };
 
-/* Bytes on their way out: one buffer flies, the other is filled. With TLS those hold cipher text, and
- * what is to be sealed at the end of the turn stands in `plain`. */
-struct load_tx {
-    uint8_t *p[2];
-    uint8_t *plain;
-    uint32_t n[2], cap[2];
-    uint32_t plain_n, plain_cap;
-    uint32_t off; /* sent of the flying one */
-    uint8_t fill; /* the one being filled */
-    bool flying, dirty;
-};
+struct load_conn; /* load_conn.h */
 
-struct load_conn {
-    int fd;
-    uint8_t state;
-    bool subscribes, publishes;
-    uint64_t told;    /* slow: messages that notices said are missing */
-    bool slow;        /* reads nothing once it is ready */
-    bool paused;      /* ... which it is now */
-    bool recv_armed;
-    bool churns;      /* subscribes and unsubscribes without end */
-    bool churn_in;    /* churn: subscribed to churn_group, or asking for it */
-    uint32_t churn_group;
-    bool gone;        /* slow, and the server has ended it */
-    uint8_t pack_bits; /* window for packing what is sent; 0: messages go as they are */
-    uint32_t gen;     /* of this socket: completions of an earlier one are dropped */
-    uint32_t group;
-    uint32_t part_n, part_cap; /* the beginning of a frame whose rest has not come */
-    uint8_t *part;
-    uint32_t rest_n, rest_cap; /* the same of a message inside WebSocket messages */
-    uint8_t *rest;
-    struct load_tx *tx; /* NULL while a mere subscriber has nothing to send */
-    struct tls *tls;    /* NULL without TLS */
-    struct pmd_stream *unpack; /* NULL unless the server keeps its window */
-    struct seqwin seq;
-    uint64_t born_ns;
-};
+#define LOAD_CLEAR_BYTES (64 * 1024) /* decrypted at a time; a record has 16 KiB at most */
 
 struct load_group {
     char channel[48];
@@ -147,13 +101,11 @@ struct load_slow {
 
 struct load {
     struct load_conf conf;
-    struct io_uring ring;
+    struct load_ring ring;
     struct tls_shared *tls; /* NULL without */
     struct pmd *pmd;        /* NULL without */
-    uint8_t *clear;         /* what a record decrypts to */
+    uint8_t *clear;         /* what a record decrypts to: LOAD_CLEAR_BYTES */
     char tls_terms[96];     /* of the first TLS connection */
-    struct io_uring_buf_ring *br;
-    uint8_t *bufs;
     struct load_conn *conns;
     uint32_t n_conns, next_open, opening, ready, paused;
     struct load_group *groups;
