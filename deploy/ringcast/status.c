@@ -269,11 +269,18 @@ is_trouble(const char *name)
 {
     static const char *const words[] = {"refused", "dropped", "lost", "corrupt", "invalid", "stale",
         "no_buffers", "slow_turns", "full", "xoff", "paused", "short", "restarts", "overflow", "behind",
-        "lag_bytes", "gaps"};
+        "lag_bytes", "gaps", "missed", "failed", "failures", "violations", "broken"};
     for (unsigned i = 0; i < ARRAY_LEN(words); i++)
         if (strstr(name, words[i]) != NULL)
             return true;
     return false;
+}
+
+static bool
+is_total(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 6 && strcmp(name + n - 6, "_total") == 0;
 }
 
 static bool
@@ -282,16 +289,17 @@ is_close(const char *name)
     return strncmp(name, "close_", 6) == 0;
 }
 
+/* A setting; limit_..._total counts how often one was reached. */
 static bool
 is_limit(const char *name)
 {
-    return strncmp(name, "limit_", 6) == 0;
+    return strncmp(name, "limit_", 6) == 0 && !is_total(name);
 }
 
 static bool
 is_loss(const char *name)
 {
-    return is_trouble(name) && !is_close(name) && !is_limit(name);
+    return (is_trouble(name) || (strncmp(name, "limit_", 6) == 0 && is_total(name))) && !is_close(name) && !is_limit(name);
 }
 
 /* Whether page i is the first of its kind of process to have that row: sums are printed once. */

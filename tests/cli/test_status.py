@@ -3,6 +3,7 @@ of living, stuck and dead processes, and of files that are no pages at all."""
 
 import json
 import os
+import re
 import struct
 import subprocess
 import time
@@ -65,6 +66,18 @@ class Status(cli.Case):
         self.assertRegex(out, r"(?m)^  broker +dropped_total +6$")
         self.assertRegex(out, r"(?m)^  worker +close_drain +9$")
         self.assertNotIn("close_protocol", out)
+
+    def test_limits_that_were_reached_are_no_settings(self):
+        self.write("run-0", page("run", 0, -1, self.ring(limit_sc_packet_rate=100, restarts_total=1)))
+        self.write("worker-0.0", page("worker", 0, 0, self.ring(limit_sc_packet_rate_total=7, tls_failed_total=3)))
+        self.write("broker-0", page("broker", 0, -1, self.ring(missed_full_total=5, redis_failures_total=2)))
+        lost = r"(?s)Lost, refused, held back:\n((?:  [^\n]*\n)+)"
+        for words in ((), ("--limits",)):
+            out = self.status(*words)[1]
+            names = [l.split()[1] for l in re.search(lost, out)[1].splitlines()]
+            self.assertEqual(sorted(names), ["limit_sc_packet_rate_total", "missed_full_total", "redis_failures_total",
+                                             "restarts_total", "tls_failed_total"])
+            self.assertEqual("limit_sc_packet_rate  " in out, bool(words))
 
     def test_compression_has_its_ratio(self):
         mine = dict(deflate_connections=3, deflate_takeover=1, deflate_bytes=300000, deflate_in_messages_total=7,
