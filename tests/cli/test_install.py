@@ -1,5 +1,5 @@
-"""The units of systemd, as `cmake --install` writes them: systemd finds nothing wrong with them, and each
-service keeps to what docs/ops/rights.md says."""
+"""What `cmake --install` writes. Units of systemd: systemd finds nothing wrong with them, and each service keeps to
+what docs/ops/rights.md says. Pages: every link in them leads somewhere."""
 
 import pathlib
 import re
@@ -16,15 +16,23 @@ ProtectKernelModules=yes ProtectKernelLogs=yes MemoryDenyWriteExecute=yes LimitC
 RuntimeDirectoryMode=0711 Slice=ringcast.slice""".split()
 
 
-class Units(unittest.TestCase):
+class Installed(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="ringcast-units-"))
+        cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="ringcast-install-"))
         cls.addClassCleanup(shutil.rmtree, cls.dir)
         done = subprocess.run(["cmake", "--install", str(cli.BIN.parent), "--prefix", str(cls.dir)],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
         cls.units = cls.dir / "lib/systemd/system"
+        cls.pages = cls.dir / "share/doc/ringcast"
+
+    def test_links_of_pages_lead_somewhere(self):
+        links = [(page, link) for page in sorted(self.pages.rglob("*.md"))
+                 for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()) if "://" not in link]
+        self.assertGreater(len(links), 100)
+        dead = [f"{page.relative_to(self.pages)}: {link}" for page, link in links if not (page.parent / link).exists()]
+        self.assertEqual(dead, [])
 
     def test_each_service_is_hemmed_in(self):
         for name in SERVICES:
