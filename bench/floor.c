@@ -112,36 +112,58 @@ relay(struct floor *f, bool all)
     f->in_n -= at;
 }
 
+enum { RECEIVE = 0, CANCEL = 1 }; /* of user_data, while no round is under way */
+
+/* Cancels the receive in flight, which writes behind in_n, before that moves. What became of it: it may have come to
+ * its end just now, and the cancel then finds nothing. Both completions are taken, or one would be found in a round. */
+static int
+take_back(struct floor *f)
+{
+    struct io_uring_cqe *cqe;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring);
+    io_uring_prep_cancel64(sqe, RECEIVE, 0);
+    sqe->user_data = CANCEL;
+    io_uring_submit(&f->ring);
+    int res = 0;
+    for (unsigned left = 2; left > 0; left--) {
+        int rc;
+        while ((rc = io_uring_wait_cqe(&f->ring, &cqe)) == -EINTR)
+            ;
+        if (rc < 0)
+            exit(0);
+        if (cqe->user_data == RECEIVE)
+            res = cqe->res;
+        io_uring_cqe_seen(&f->ring, cqe);
+    }
+    return res;
+}
+
 /* Waits for bytes of the publisher, 5 ms at most while frames wait for company. */
 static void
 serve_ring(struct floor *f)
 {
     bool armed = false;
     for (;;) {
+        int res;
         struct io_uring_cqe *cqe = NULL;
         struct __kernel_timespec ts = {.tv_sec = f->in_n >= f->frame ? 0 : 3600,
             .tv_nsec = 5000000};
         if (!armed) {
             struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring);
             io_uring_prep_recv(sqe, f->pub, f->in + f->in_n, IN_BYTES - f->in_n, 0);
+            sqe->user_data = RECEIVE; /* a round's may still stand there */
             armed = true;
         }
         int rc = io_uring_submit_and_wait_timeout(&f->ring, &cqe, 1, &ts, NULL);
         if (rc == -EINTR)
             continue;
         if (rc == -ETIME || cqe == NULL) {
-            /* The receive in flight writes behind in_n: so it is cancelled before that moves. */
-            struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring);
-            io_uring_prep_cancel64(sqe, 0, 0);
-            sqe->user_data = 1;
-            sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-            io_uring_submit(&f->ring);
-            if (io_uring_wait_cqe(&f->ring, &cqe) < 0)
-                exit(0);
+            res = take_back(f);
+        } else {
+            res = cqe->res;
+            io_uring_cqe_seen(&f->ring, cqe);
         }
         armed = false;
-        int res = cqe->res;
-        io_uring_cqe_seen(&f->ring, cqe);
         if (res > 0)
             f->in_n += (uint32_t)res;
         else if (res != -ECANCELED && res != -EINTR)
