@@ -108,15 +108,15 @@ static const struct bound {
     {"rt_sigaction", 0, SCMP_CMP_EQ, SIGABRT, 0},
 };
 
-/* A broker's way to Redis: streams, of these families. Connecting is the ring's. */
+/* A broker's way to Redis: streams of these families, of their own protocol. Connecting is the ring's. */
 static int
 allow_streams(scmp_filter_ctx f)
 {
     static const int families[] = {AF_UNIX, AF_INET, AF_INET6};
     int rc = 0, nr = seccomp_syscall_resolve_name("socket");
     for (size_t i = 0; rc == 0 && i < ARRAY_LEN(families); i++)
-        rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0),
-            SCMP_A1(SCMP_CMP_EQ, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, nr, 3, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0),
+            SCMP_A1(SCMP_CMP_EQ, SOCK_STREAM | SOCK_CLOEXEC, 0), SCMP_A2(SCMP_CMP_EQ, 0, 0));
     return rc;
 }
 

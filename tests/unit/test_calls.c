@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -138,6 +139,69 @@ only_workers_attach(void **state)
     assert_int_equal(WEXITSTATUS(limited(CALLS_BROKER, attach)), 0);
 }
 
+/* A broker with a bus makes streams over TCP and UNIX sockets, closed on exec, and nothing else; the ring connects them. */
+static int
+make_sockets(void)
+{
+    static const struct {
+        int family, type, protocol;
+        bool ok;
+    } cases[] = {
+        {AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0, true},
+        {AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0, true},
+        {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, true},
+        {AF_INET, SOCK_STREAM, 0, false},
+        {AF_INET6, SOCK_STREAM, 0, false},
+        {AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, false},
+        {AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_SCTP, false},
+        {AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0, false},
+        {AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0, false},
+        {AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP, false},
+        {AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, false},
+        {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, false},
+        {AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0, false},
+        {AF_NETLINK, SOCK_STREAM | SOCK_CLOEXEC, 0, false},
+        {AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0, false},
+        {AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0, false},
+        {AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, false},
+    };
+    struct sockaddr_un nowhere = {.sun_family = AF_UNIX, .sun_path = "/nonexistent"};
+    int fd = -1;
+    for (int i = 0; i < (int)ARRAY_LEN(cases); i++) {
+        fd = socket(cases[i].family, cases[i].type, cases[i].protocol);
+        bool refused = was_refused(fd);
+        /* A machine may be without IPv6; it is asked all the same. */
+        if (cases[i].ok ? refused : !refused)
+            return 10 + i;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (!was_refused(connect(fd, (struct sockaddr *)&nowhere, sizeof nowhere)))
+        return 1;
+    if (!was_refused(bind(fd, (struct sockaddr *)&nowhere, sizeof nowhere)) || !was_refused(listen(fd, 1)))
+        return 2;
+    return 0;
+}
+
+static int
+make_any_socket(void)
+{
+    static const int families[] = {AF_UNIX, AF_INET, AF_INET6};
+    for (int i = 0; i < (int)ARRAY_LEN(families); i++)
+        if (!was_refused(socket(families[i], SOCK_STREAM | SOCK_CLOEXEC, 0)))
+            return 10 + i;
+    return 0;
+}
+
+static void
+only_a_broker_with_a_bus_makes_streams_and_only_those(void **state)
+{
+    (void)state;
+    if (PRIV_INSTRUMENTED)
+        skip();
+    assert_ends(CALLS_BROKER | CALLS_BUS, make_sockets);
+    assert_ends(CALLS_BROKER, make_any_socket);
+}
+
 static int
 start_a_shell(void)
 {
@@ -251,6 +315,7 @@ main(void)
         cmocka_unit_test(a_refused_call_is_named_and_counted_and_the_process_goes_on),
         cmocka_unit_test(arguments_are_bounded_too),
         cmocka_unit_test(only_workers_attach),
+        cmocka_unit_test(only_a_broker_with_a_bus_makes_streams_and_only_those),
         cmocka_unit_test(what_nothing_of_ours_does_ends_the_process),
         cmocka_unit_test(abort_works),
         cmocka_unit_test(threads_that_are_there_are_limited_too),
