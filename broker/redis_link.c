@@ -917,6 +917,13 @@ look_at_time(struct redis_link *l)
     l->heard_at = now;
 }
 
+/* Whether anybody has said yet where to connect to. */
+static bool
+has_address(const struct redis_link *l)
+{
+    return l->where.is_unix || l->where.host[0] != '\0';
+}
+
 static void
 look_at_connection(struct redis_link *l)
 {
@@ -926,7 +933,7 @@ look_at_connection(struct redis_link *l)
         l->state = LINK_WAITING;
         l->until = l->at_once ? now : mono_add_ms(now, pause_ms(l));
     }
-    if (l->state == LINK_WAITING && !l->freed && mono_reached(now, l->until))
+    if (l->state == LINK_WAITING && !l->freed && has_address(l) && mono_reached(now, l->until))
         begin(l);
     if (l->state == LINK_RESOLVING)
         ask_name(l);
@@ -956,7 +963,7 @@ redis_link_deadline(const struct redis_link *l)
         return l->io->now;
     if (l->state == LINK_RESOLVING)
         return mono_add_ms(l->io->now, RESOLVE_LOOK_MS);
-    if (l->state == LINK_ENDING)
+    if (l->state == LINK_ENDING || !has_address(l))
         return mono_add_ms(l->io->now, 1000);
     if (l->state != LINK_UP)
         return l->until;
@@ -992,7 +999,7 @@ redis_link_new(struct redis_io *io, const struct redisurl *where, enum redis_fla
     *l = (struct redis_link){.io = io, .slot = slot, .flags = flags, .ears = ears, .arg = arg, .where = *where, .fd = -1,
         .until = io->now, .hello = buf_make(4096), .flight = buf_make(2 * SEND_BYTES),
         .out = buf_make(4 * WINDOW_BYTES + 2 * (size_t)io->conf->redis_max_bulk)};
-    snprintf(l->why, sizeof l->why, "it was not tried yet");
+    snprintf(l->why, sizeof l->why, "%s", has_address(l) ? "it was not tried yet" : "nobody has said yet where it is");
     io->links[slot] = l;
     io->used = MAX(io->used, slot + 1);
     return l;

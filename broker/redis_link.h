@@ -46,7 +46,8 @@ enum redis_flags {
                              redis_link_resume, which each on_up wants to be followed by */
 };
 
-/* Copies `where`; begins to connect at the next turn. NULL above REDIS_LINKS_MAX or when memory is out. */
+/* Copies `where`; begins to connect at the next turn, or, without a host in it,
+ * when redis_link_to names one. NULL above REDIS_LINKS_MAX or when memory is out. */
 struct redis_link *redis_link_new(struct redis_io *, const struct redisurl *where, enum redis_flags,
     const struct redis_ears *, void *arg);
 void redis_link_free(struct redis_link *);

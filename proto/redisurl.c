@@ -161,6 +161,8 @@ redisurl_text(const struct redisurl *u, char out[REDISURL_TEXT])
     bool v6 = !u->is_unix && strchr(u->host, ':') != NULL;
     if (u->is_unix)
         snprintf(out, REDISURL_TEXT, "unix:%s", u->path);
+    else if (u->host[0] == '\0')
+        snprintf(out, REDISURL_TEXT, "unknown");
     else
         snprintf(out, REDISURL_TEXT, "%s://%s%s%s:%u", u->tls ? "rediss" : "redis", v6 ? "[" : "", u->host, v6 ? "]" : "",
             u->port);

@@ -32,7 +32,8 @@ struct redisurl {
 bool redisurl_parse(struct view text, struct redisurl *out, const char **why) MUST_CHECK;
 /* "host" or "host:port" or "[v6]:port" with another default port: sentinels, nodes of a cluster. */
 bool redisurl_parse_host(struct view text, uint16_t port, struct redisurl *out, const char **why) MUST_CHECK;
-/* For people: "redis://10.0.0.1:6379", "rediss://...", "unix:/path"; never user or password. Returns out. */
+/* For people: "redis://10.0.0.1:6379", "rediss://...", "unix:/path"; never user or password;
+ * "unknown" when there is no host. Returns out. */
 const char *redisurl_text(const struct redisurl *, char out[REDISURL_TEXT]);
 /* Whether both mean the same server. */
 bool redisurl_same(const struct redisurl *, const struct redisurl *) MUST_CHECK;

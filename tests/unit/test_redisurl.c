@@ -81,6 +81,7 @@ words_for_people_have_no_secret(void **state)
     assert_string_equal(redisurl_text(&u, text), "rediss://[::1]:1");
     assert_true(parse("unix:/s?password=secret"));
     assert_string_equal(redisurl_text(&u, text), "unix:/s");
+    assert_string_equal(redisurl_text(&(struct redisurl){0}, text), "unknown");
     assert_false(parse("redis://u:secret@h:bad"));
     assert_null(strstr(why, "secret"));
 }
