@@ -85,24 +85,24 @@ outbox_put_front(struct outbox *o, struct outbox *more)
     *more = (struct outbox){0};
 }
 
-/* What `at` points to becomes a note; it may move. */
+/* What `at` points to becomes a note, in memory of its own: cut short where it stands it would leave a hole, too small
+ * for the next message, and memory would grow by what is dropped. Without memory it is cut all the same. */
 static struct outbox_item *
 make_note(struct outbox *o, struct outbox_item **at)
 {
-    struct outbox_item *i = *at;
-    bool is_last = o->last == i;
+    struct outbox_item *i = *at, *note = malloc(sizeof *note + i->topic_n);
     o->bytes -= memory_of(i->n);
-    memmove(i->bytes, i->bytes + i->topic_at, i->topic_n);
-    i->n = i->topic_n;
-    i->topic_at = i->payload_at = i->payload_n = 0;
-    i->dropped = true;
-    struct outbox_item *less = realloc(i, sizeof *i + i->n);
-    if (less != NULL)
-        *at = less;
-    if (is_last)
-        o->last = *at;
-    o->bytes += memory_of((*at)->n);
-    return *at;
+    if (note == NULL)
+        note = i;
+    memmove(note->bytes, i->bytes + i->topic_at, i->topic_n);
+    *note = (struct outbox_item){.next = i->next, .token = i->token, .dropped = true, .n = i->topic_n, .topic_n = i->topic_n};
+    if (o->last == i)
+        o->last = note;
+    *at = note;
+    if (note != i)
+        free(i);
+    o->bytes += memory_of(note->n);
+    return note;
 }
 
 uint32_t
