@@ -1,5 +1,6 @@
 #include "broker/across.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -97,6 +98,7 @@ struct across {
     struct mono ask_again_at, seen, since; /* since: the bus is in its state */
     struct mono asked;
     void (*on_heartbeat)(struct broker *, const struct envelope *);
+    void (*on_back)(struct broker *);
     uint8_t ask_body[ENVELOPE_ASK_MAX];
 };
 
@@ -407,7 +409,11 @@ on_ask(struct across *a, const struct envelope *e)
     }
     if (bad)
         COUNT(b, bus_bad_total);
-    a->ask_again |= !own && e->body.n == 0; /* it is back, and asks what it has been asked meanwhile */
+    if (own || e->body.n > 0)
+        return;
+    a->ask_again = true; /* it is back, and asks what it has been asked meanwhile */
+    if (a->on_back != NULL)
+        a->on_back(b);
 }
 
 /* Others may have asked while we did not listen. */
@@ -1149,6 +1155,7 @@ across_turn(struct broker *b)
     judge_some(a);
     look_at_deadlines(a);
     GAUGE(b, bus_sources, a->sources.pool.live);
+    GAUGE(b, bus_waiting, a->waiting);
     GAUGE(b, bus_followed, a->heard_count);
     uint32_t ms = a->bus->ops->turn(a->bus, b->now);
     if (a->sources.due_first != POOL_NONE || a->ask_again)
@@ -1176,6 +1183,12 @@ void
 across_hear_hosts(struct broker *b, void (*on_heartbeat)(struct broker *, const struct envelope *))
 {
     b->across->on_heartbeat = on_heartbeat;
+}
+
+void
+across_hear_back(struct broker *b, void (*on_back)(struct broker *))
+{
+    b->across->on_back = on_back;
 }
 
 bool
@@ -1253,6 +1266,9 @@ across_close(struct broker *b)
         if (ch->head.next == POOL_LIVE && ch->across != NULL)
             across_forget(b, ch);
     }
+    if (a != NULL && a->waiting > 0)
+        log_warn("bus-given-up", "messages=%" PRIu64 " why=\"this broker ends, and the bus (%s) has not said that it took them\"",
+            a->waiting, bus_state_str(a->state));
     if (b->bus != NULL)
         b->bus->ops->close(b->bus);
     b->bus = NULL;

@@ -45,6 +45,8 @@ void across_forget(struct broker *b, struct chan *ch);
 struct envelope_origin across_self(const struct broker *b);
 /* Every heartbeat of a broker, our own among them; e->body is hosts' own. */
 void across_hear_hosts(struct broker *b, void (*on_heartbeat)(struct broker *, const struct envelope *e));
+/* ... and each broker that says that it listens (again). */
+void across_hear_back(struct broker *b, void (*on_back)(struct broker *));
 /* Says one. False when the bus does not take it (it may be said again with the next). */
 bool across_say_host(struct broker *b, struct view body);
 

@@ -89,8 +89,10 @@ broker_on_signal(struct broker *b, struct ring_done d)
         }
         arm_signal(b, b->signal_fd, SLOT_SIGNAL);
     }
-    if (b->stopping)
+    if (b->stopping) {
         b->stop_at = mono_add_ms(b->now, b->conf->run_drain_timeout);
+        b->bus_stop_at = mono_add_ms(b->now, b->conf->bus_stop_wait);
+    }
 }
 
 void
@@ -302,14 +304,22 @@ broker_turn(struct broker *b, uint32_t max_wait_ms)
     COUNT(b, turns_total);
 }
 
+/* Once told to stop it still handles what is in its lanes, and waits for the bus to take what it was given: if that is
+ * away, not for as long as clients may take to leave. */
+static bool
+is_finished(struct broker *b)
+{
+    if (b->stopping != 1 || mono_reached(b->now, b->stop_at))
+        return b->stopping > 0;
+    return hosts_leave(b) && !b->busy && b->overflow_bytes == 0 &&
+        (across_is_idle(b) || mono_reached(b->now, b->bus_stop_at));
+}
+
 void
 broker_run(struct broker *b)
 {
     GAUGE(b, seccomp, calls_mode());
-    /* Once told to stop it still handles what is in its lanes. */
-    while (b->stopping == 0 ||
-        (b->stopping == 1 && (!hosts_leave(b) || b->busy || b->overflow_bytes > 0 || !across_is_idle(b)) &&
-            !mono_reached(b->now, b->stop_at)))
+    while (!is_finished(b))
         broker_turn(b, TURN_MAX_MS);
 }
 

@@ -65,7 +65,7 @@ struct broker {
     bool settled;             /* every ring of this host has said what it wants, or had its time to */
     struct mono settle_by;
     int stopping;             /* 1: end when all peers are gone or it is late; 2: now */
-    struct mono stop_at;
+    struct mono stop_at, bus_stop_at;
 };
 
 /* False with a sentence in err. The caller frees with broker_fini. */

@@ -70,8 +70,8 @@ struct bus_ops {
     /* Publishes `head` and `body` as one. Copied. What can't be sent waits, in order, up to redis.out_queue. What was
      * under way when a link was lost is sent again: it may arrive twice. What was given to the bus before it noticed
      * the loss and is sent after the return has the bit BUS_AGAIN set in its byte BUS_AGAIN_AT: what came before it
-     * may have given way, and who hears the topic for the first time is not to take it for a hole. False: larger than
-     * the bus takes, or memory is out; then there is no on_fate. */
+     * may have given way, and who hears the topic for the first time is not to take it for a hole. Control topics may
+     * go past what waits. False: larger than the bus takes, or memory is out; then there is no on_fate. */
     bool (*publish)(struct bus *, struct bus_topic, struct view head, struct view body, uint64_t token) MUST_CHECK;
     /* Whether a publish to the topic would leave at once: its server is reached, and nothing waits for a link. */
     bool (*is_up)(const struct bus *, struct bus_topic);
@@ -93,6 +93,8 @@ struct bus {
     const struct bus_ears *ears;
     void *arg;
     enum bus_state state; /* w: the bus, before it tells on_state */
+    bool held;            /* w: broker/hosts: others that lost the bus may not hear it again yet. What waited for a lost link
+                             may wait for them, too; for how long at most is the bus's to say */
 };
 
 #define BUS(name, schemes, sentence) extern const struct bus_ops bus_##name;

@@ -3,8 +3,8 @@
  * links, one that publishes and one that subscribes.
  *
  * After a lost link subscriptions come first: nothing is published to a server until it has confirmed all that was
- * wanted when the subscribing link came up, so that our own messages, and answers to them, are heard. What was under way
- * goes out again before what waited.
+ * wanted when the subscribing link came up, so that our own messages, and answers to them, are heard. Then it waits a
+ * while for other hosts (bus.held). What was under way goes out again before what waited.
  *
  * At Redis a channel is called prefix:channel, a control topic prefix/topic (redis.prefix, which has neither). */
 #include <stdio.h>
@@ -22,6 +22,7 @@
 #include "common/banned.h"
 
 #define SERVERS_MAX 16
+#define RETURN_MS 200 /* for connecting and subscribing, when a pause is over */
 #define BATCH 1000 /* names in one SUBSCRIBE: 100,000 take 76 ms that way */
 #define TOPIC_MAX 65535
 /* Of a control message that goes to several servers one counts; nobody waits for what became of the others. */
@@ -55,6 +56,9 @@ struct server {
     uint32_t confirmed, wanted;
     uint32_t left;            /* topics, since the dirty ones were looked at */
     bool ready;               /* subscriptions stand: publishes go out */
+    struct mono lost_at;      /* when it was ready last; until then, from then on: */
+    struct mono hold_until;   /* what waits may wait for other hosts, too (bus.held) */
+    bool holding;             /* it did so in the last turn */
     bool full;                /* messages were dropped since the outbox was empty */
 };
 
@@ -371,13 +375,38 @@ tell_state(struct bus_redis *br)
     br->bus.ears->on_state(br->bus.arg, now, why);
 }
 
+/* Other hosts lost the server when we did, and each is in a pause of its own now: as pauses double, none that is much
+ * longer than the outage was. */
+static uint64_t
+hold_ms(const struct server *s)
+{
+    const struct conf *conf = s->br->bus.conf;
+    uint64_t away = mono_since_ms(s->br->io->now, s->lost_at);
+    return MIN(conf->redis_backoff_max, 2 * away + conf->redis_backoff_min) + RETURN_MS;
+}
+
 static void
 look_ready(struct server *s)
 {
     if (s->ready || s->rejoining > 0 || !redis_link_is_up(s->sub) || !redis_link_is_up(s->pub))
         return;
     s->ready = true;
+    s->hold_until = mono_add_ms(s->br->io->now, hold_ms(s));
     redis_link_resume(s->pub);
+}
+
+static bool
+is_held(const struct server *s)
+{
+    return s->br->bus.held && s->ready && !mono_reached(s->br->io->now, s->hold_until);
+}
+
+static void
+not_ready(struct server *s)
+{
+    if (s->ready)
+        s->lost_at = s->br->io->now;
+    s->ready = false;
 }
 
 static void
@@ -403,7 +432,7 @@ on_sub_lost(void *arg, struct redis_link *l, const char *why)
     struct bus_redis *br = s->br;
     (void)l;
     (void)why;
-    s->ready = false;
+    not_ready(s);
     br->walking = true;
     for (uint32_t i = 0; i <= br->mask; i++)
         for (struct topic *t = br->table[i]; t != NULL; t = t->next) {
@@ -459,7 +488,7 @@ on_pub_lost(void *arg, struct redis_link *l, const char *why)
     struct server *s = arg;
     struct coming_back back = {.server = s};
     (void)why;
-    s->ready = false;
+    not_ready(s);
     redis_link_take_back(l, take_back, &back);
     outbox_put_front(&s->out, &back.out);
 }
@@ -548,18 +577,25 @@ bound_of(const struct bus_redis *br)
 }
 
 static bool
+goes_at_once(const struct server *s, enum bus_kind kind)
+{
+    return s->ready && (kind == BUS_CONTROL || (s->out.first == NULL && !is_held(s)));
+}
+
+static bool
 put(struct server *s, struct bus_topic topic, struct view head, struct view body, uint64_t token)
 {
     struct bus_redis *br = s->br;
     struct view prefix = br->prefix[topic.kind];
-    if (s->ready && s->out.first == NULL &&
-        redis_link_publish(s->pub, VIEW("PUBLISH"), prefix, topic.name, head, body, token))
+    if (goes_at_once(s, topic.kind) && redis_link_publish(s->pub, VIEW("PUBLISH"), prefix, topic.name, head, body, token))
         return true;
     if (!outbox_put(&s->out, VIEW("PUBLISH"), prefix, topic.name, head, body, token))
         return false;
     uint32_t dropped = outbox_trim(&s->out, bound_of(br));
-    if (dropped > 0)
+    if (dropped > 0) {
         BUS_COUNT(br, redis_dropped_total, dropped);
+        s->hold_until = br->io->now; /* rather late for some than lost for all */
+    }
     return true;
 }
 
@@ -593,7 +629,7 @@ redis_is_up(const struct bus *bus, struct bus_topic topic)
     struct bus_redis *br = of(bus);
     const struct server *s = topic.kind == BUS_CHANNEL ? server_of(br, topic.name) : &br->servers[0];
     const struct server *end = topic.kind == BUS_CHANNEL ? s + 1 : s + br->server_count;
-    while (s < end && (!s->ready || s->out.first != NULL))
+    while (s < end && !goes_at_once(s, topic.kind))
         s++;
     return s < end;
 }
@@ -609,11 +645,22 @@ empty(struct server *s)
             tell_fate(s, outbox_topic(i), i->token, BUS_DROPPED);
         } else {
             struct redis_request r = outbox_request(i);
-            if (!s->ready || !redis_link_again(s->pub, &r))
+            if (!s->ready || is_held(s) || !redis_link_again(s->pub, &r))
                 break;
         }
         outbox_pop(&s->out);
     }
+}
+
+static void
+tell_hold(struct server *s)
+{
+    bool held = is_held(s);
+    char text[REDISURL_TEXT];
+    if (s->holding && !held && s->ready)
+        log_info("redis-replay", "server=%s messages=%u others=%s", redisurl_text(&s->where, text), s->out.count,
+            s->br->bus.held ? "late" : "back");
+    s->holding = held;
 }
 
 /* Notes of what was dropped take memory, too: when they alone reach the bound, a server that answers nothing in time is
@@ -652,6 +699,7 @@ redis_turn(struct bus *bus, struct mono now)
     struct bus_redis *br = of(bus);
     for (uint32_t i = 0; i < br->server_count; i++) {
         struct server *s = &br->servers[i];
+        tell_hold(s);
         if (s->out.first != NULL) {
             keep_bound(s);
             empty(s);
@@ -667,7 +715,7 @@ redis_turn(struct bus *bus, struct mono now)
     tell_state(br);
     show(br);
     for (uint32_t i = 0; i < br->server_count; i++) /* a link was lost: what came back is looked at soon */
-        if (br->servers[i].out.first != NULL && !br->servers[i].ready)
+        if (br->servers[i].out.first != NULL && (!br->servers[i].ready || is_held(&br->servers[i])))
             wait = MIN(wait, 10u);
     return wait;
 }

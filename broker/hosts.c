@@ -31,6 +31,7 @@ struct hosts {
     uint32_t n;
     uint64_t seq;
     struct mono beat_at, heard_self;
+    struct mono said_at;      /* the last heartbeat of ours */
     struct rates rates;
     struct hostbeat load;     /* of this broker, as of the last heartbeat */
     enum bus_state bus_state; /* ... and since when */
@@ -225,7 +226,7 @@ host_add(struct broker *b, const struct envelope_origin *id, const struct hostbe
             hs->v[i].state = HOST_REPLACED;
     struct envelope_origin self = across_self(b);
     struct host *h = &hs->v[hs->n++];
-    *h = (struct host){.id = *id, .heard = b->now, .state = is_same_broker(id, &self) ? HOST_REPLACED : HOST_UP};
+    *h = (struct host){.id = *id, .heard = b->now, .beat = b->now, .state = is_same_broker(id, &self) ? HOST_REPLACED : HOST_UP};
     host_keep(h, said);
     log_host("host-joined", h, NULL);
     COUNT(b, hosts_joined_total);
@@ -254,7 +255,7 @@ on_alive(struct broker *b, const struct envelope_origin *id, const struct hostbe
         host_add(b, id, said);
         return;
     }
-    h->heard = b->now;
+    h->heard = h->beat = b->now;
     if (said->seq <= h->said.seq)
         return; /* came by another server, too */
     h->lost += said->seq - h->said.seq - 1;
@@ -328,16 +329,50 @@ listen_to_self(struct broker *b)
         hs->v[i].heard = b->now;
 }
 
+/* Who comes back says so with a heartbeat at once, as others may wait for it. */
+static void
+on_bus_state(struct broker *b, struct hosts *hs)
+{
+    hs->bus_state = b->bus->state;
+    hs->bus_since = b->now;
+    if (hs->bus_state == BUS_UP)
+        hs->beat_at = b->now;
+    else
+        b->bus->held = hs->n > 0 && !b->conf->redis_required;
+}
+
+/* Whether those of other hosts that were known when the bus went away have been heard since it is back. */
+static bool
+are_all_back(struct broker *b, const struct hosts *hs)
+{
+    struct envelope_origin self = across_self(b);
+    for (uint32_t i = 0; i < hs->n; i++) {
+        const struct host *h = &hs->v[i];
+        if (h->state == HOST_UP && memcmp(h->id.host, self.host, sizeof self.host) != 0 && h->beat.ns < hs->bus_since.ns)
+            return false;
+    }
+    return true;
+}
+
+/* Somebody listens again, and may wait for us: we do not take as long as usual to say that we are there. */
+static void
+on_back(struct broker *b)
+{
+    struct mono soon = mono_add_ms(b->hosts->said_at, interval_ms(b) / 4);
+    if (b->hosts->beat_at.ns > soon.ns)
+        b->hosts->beat_at = soon;
+}
+
 void
 hosts_turn(struct broker *b)
 {
     struct hosts *hs = b->hosts;
     if (hs == NULL)
         return;
-    if (UNLIKELY(b->bus->state != hs->bus_state)) {
-        hs->bus_state = b->bus->state;
-        hs->bus_since = b->now;
-    }
+    if (UNLIKELY(b->bus->state != hs->bus_state))
+        on_bus_state(b, hs);
+    if (UNLIKELY(b->bus->held) && (b->stopping || (hs->bus_state == BUS_UP && are_all_back(b, hs))))
+        b->bus->held = false;
     if (UNLIKELY(hs->leaving > 0)) {
         if (hs->leaving == 1)
             say(b, HOSTBEAT_LEAVING);
@@ -346,6 +381,7 @@ hosts_turn(struct broker *b)
     if (!mono_reached(b->now, hs->beat_at) || hs->leaving)
         return;
     hs->beat_at = mono_add_ms(b->now, interval_ms(b));
+    hs->said_at = b->now;
     GAUGE(b, bus_state_ms, mono_since_ms(b->now, hs->bus_since));
     measure(b, hs);
     listen_to_self(b);
@@ -435,6 +471,7 @@ hosts_open(struct broker *b)
     hs->rates = (struct rates){b->now, b->metrics[BM_publishes_total], b->metrics[BM_deliveries_total], cpu_ns()};
     hs->bus_state = b->bus->state;
     across_hear_hosts(b, hosts_on_heartbeat);
+    across_hear_back(b, on_back);
     show(b);
     return true;
 }

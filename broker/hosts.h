@@ -3,6 +3,9 @@
  * heartbeat comes back as well: a broker that does not hear itself knows that its bus is not whole, and does not
  * take others' silence for their end.
  *
+ * When the bus was away and is back, those who were known before may not listen yet. Until all have said something, bus.held
+ * asks the bus to let messages wait (not with redis.required = on, where nothing is to wait).
+ *
  * A copy of a machine, with the same identity, is noticed: two processes that both go on speaking as the same broker of
  * the same host are a conflict. It harms no message, as each process numbers its own; it is an operator's mistake all the same. */
 #ifndef BROKER_HOSTS_H
@@ -24,7 +27,8 @@ struct host {
     struct envelope_origin id;
     enum host_state state;
     unsigned late;         /* heartbeats of one that was replaced */
-    struct mono heard;
+    struct mono heard;     /* or excused until then: we could not hear it */
+    struct mono beat;      /* its last heartbeat */
     uint64_t lost;         /* heartbeats that did not come */
     struct hostbeat said;  /* the last one; its texts point to name and release */
     char name[HOSTBEAT_NAME_MAX], release[HOSTBEAT_RELEASE_MAX];

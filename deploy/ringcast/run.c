@@ -29,7 +29,7 @@
 #define FIRST_START_DEATHS 2 /* a child that ends this often before all were ready can't start */
 #define KILL_GRACE_MS 400    /* behind run.drain_timeout, for a worker that just makes it */
 #define STOP_GRACE_MS 800    /* ... and for the brokers behind it: then all is over */
-#define BROKER_STOP_MS 400   /* what they get at least; they have nothing to drain */
+#define BROKER_STOP_MS 400   /* what they get at least; they have nothing to drain but, beside it, a bus */
 #define HEARTBEAT_MS 1000
 #define SAY_WAITING_MS 10000
 
@@ -382,7 +382,8 @@ advance_stop(struct run *r, struct mono now)
 {
     if (r->phase == STOPPING_WORKERS && count_children(r, true, false) == 0) {
         r->phase = STOPPING_BROKERS;
-        r->deadline = mono_add_ms(now, MAX(mono_since_ms(r->stop_end, now), (uint64_t)BROKER_STOP_MS));
+        uint64_t bus = r->c->redis_url.n > 0 ? r->c->bus_stop_wait : 0;
+        r->deadline = mono_add_ms(now, MAX(mono_since_ms(r->stop_end, now), BROKER_STOP_MS + bus));
         signal_children(r, false, SIGTERM);
     }
     if (r->phase == STOPPING_BROKERS && count_children(r, false, false) == 0)

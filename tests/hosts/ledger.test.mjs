@@ -35,6 +35,10 @@ test('ledger: twice, out of order, after a refusal', () => {
     fine(books(['p', 'a', 'c', 1], ['r', 'a', 'c', 1, 'BrokerError: x'], ...sent(2), got(1), got(2)));
     assert.equal(books(['p', 'a', 'c', 1], ['r', 'a', 'c', 1, 'BrokerError: x'], ...sent(2), gap(2), got(2)).unbalanced().length, 1);
 });
+test('ledger: a refusal that is read late', () => {
+    fine(books(['p', 'a', 'c', 1], ['p', 'a', 'c', 2], got(2), ['r', 'a', 'c', 1, 'BrokerError: x'], ['a', 'a', 'c', 2]));
+    assert.equal(books(['p', 'a', 'c', 1], ['p', 'a', 'c', 2], got(2), ['a', 'a', 'c', 1], ['a', 'a', 'c', 2]).unbalanced().length, 1);
+});
 test('ledger: what was published before the subscription may come, and need not', () => {
     const l = new Ledger();
     for (const [i, e] of [['p', 'a', 'c', 1], ['a', 'a', 'c', 1], ['p', 'a', 'c', 2], ['s', 's', 'c'], ['a', 'a', 'c', 2], got(2), ...sent(3), got(3)].entries()) l.read([i, ...e]);

@@ -77,6 +77,18 @@ export async function plain(net, count = 1) {
     return { servers, settings: { 'redis.url': servers.map(s => `redis://${s.at}`).join(',') } };
 }
 
+/** One server, and beside the way to it another that is as slow as `slow(bytes a second)` says; 0: as quick as the first. */
+export async function throttled(net) {
+    const one = await plain(net), [server] = one.servers, at = '10.77.0.120:6379';
+    await net.address('servers', '10.77.0.120');
+    const relay = net.spawn('servers', 'python3', [join(root, 'tests/hosts/throttle.py'), at, server.at]);
+    let said = '';
+    relay.stdout.on('data', d => { said += d; });
+    await until(() => said.includes('ready'), () => `the slow way: ${relay.said}`);
+    const slow = async rate => { said = ''; relay.stdin.write(`${rate}\n`); await until(() => said.includes(`${rate}\n`), 'the slow way to have heard'); };
+    return { ...one, slow, slowUrl: `redis://${at}` };
+}
+
 /** A primary, two replicas and three sentinels. */
 export async function watched(net) {
     const servers = [0, 1, 2].map(i => new Redis(net, `node${i}`, `10.77.0.${100 + i}`, i ? { config: { replicaof: '10.77.0.100 6379' } } : {}));

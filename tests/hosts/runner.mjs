@@ -93,10 +93,11 @@ class Client {
         } finally { this.open--; }
         return n;
     }
-    async drive({ channels, pause = 5, window = 8, ack = true, pad = 0 }) {
+    async drive({ channels, pause = 5, window = 8, ack = true, pad = 0, burst = 1 }) {
         this.driving = true;
-        for (let i = 0; this.driving; i++) {
-            if (this.open < window && this.socket.state === 'open') this.publish(channels[i % channels.length], { ack, pad });
+        for (let i = 0; this.driving;) {
+            for (let k = 0; k < burst; k++, i++)
+                if (this.open < window && this.socket.state === 'open') this.publish(channels[i % channels.length], { ack, pad });
             await new Promise(r => setTimeout(r, pause));
         }
     }

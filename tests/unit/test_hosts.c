@@ -228,6 +228,74 @@ hosts_hear_each_other_and_who_ends_is_gone_at_once(void **state)
     assert_int_equal(metric(1, hosts), 2);
 }
 
+/* Who was known before is waited for; each says that it is there as soon as it is, and those who always were when they
+ * hear of somebody who is back. */
+static void
+whoever_is_back_first_waits_for_the_others(void **state)
+{
+    (void)state;
+    unsigned both = BUS_MEM_HEARS | BUS_MEM_SAYS, node[HOSTS];
+    start(0, "a");
+    start(1, "b");
+    start(2, "c");
+    for (unsigned i = 0; i < HOSTS; i++) {
+        node[i] = bus_mem_node(broker_of(i)->bus);
+        broker_of(i)->conf->bus_heartbeat = 60000; /* nothing below hangs on a regular one */
+    }
+    pass(3 * BEAT_MS);
+    assert_false(broker_of(0)->bus->held);
+    for (unsigned i = 0; i < HOSTS; i++)
+        bus_mem_cut(w.net, node[i], both);
+    pass(1000);
+    assert_true(broker_of(0)->bus->held && broker_of(1)->bus->held && broker_of(2)->bus->held);
+    bus_mem_heal(w.net, node[0], both);
+    pass(1000);
+    assert_int_equal(broker_of(0)->bus->state, BUS_UP);
+    assert_true(broker_of(0)->bus->held);
+    bus_mem_heal(w.net, node[1], both);
+    pass(1000);
+    assert_true(broker_of(0)->bus->held);
+    bus_mem_heal(w.net, node[2], both);
+    pass(500);
+    assert_false(broker_of(0)->bus->held);
+    pass(15000); /* a quarter of a heartbeat */
+    assert_false(broker_of(1)->bus->held || broker_of(2)->bus->held);
+    bus_mem_cut(w.net, node[1], both);
+    pass(16000);
+    bus_mem_heal(w.net, node[1], both);
+    pass(300);
+    assert_false(broker_of(0)->bus->held || broker_of(1)->bus->held);
+}
+
+static void
+who_is_alone_refuses_or_ends_waits_for_nobody(void **state)
+{
+    (void)state;
+    unsigned both = BUS_MEM_HEARS | BUS_MEM_SAYS;
+    start(0, "a");
+    unsigned node = bus_mem_node(broker_of(0)->bus);
+    pass(2 * BEAT_MS);
+    bus_mem_cut(w.net, node, both);
+    pass(1000);
+    assert_false(broker_of(0)->bus->held);
+    bus_mem_heal(w.net, node, both);
+    start(1, "b");
+    pass(2 * BEAT_MS);
+    broker_of(0)->conf->redis_required = true;
+    bus_mem_cut(w.net, node, both);
+    pass(1000);
+    assert_false(broker_of(0)->bus->held);
+    bus_mem_heal(w.net, node, both);
+    pass(2 * BEAT_MS);
+    broker_of(0)->conf->redis_required = false;
+    bus_mem_cut(w.net, node, both);
+    pass(1000);
+    assert_true(broker_of(0)->bus->held);
+    broker_of(0)->stopping = 1;
+    pass(100);
+    assert_false(broker_of(0)->bus->held);
+}
+
 static void
 who_is_silent_for_five_heartbeats_is_forgotten(void **state)
 {
@@ -527,6 +595,8 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(hosts_hear_each_other_and_who_ends_is_gone_at_once),
+        T(whoever_is_back_first_waits_for_the_others),
+        T(who_is_alone_refuses_or_ends_waits_for_nobody),
         T(who_is_silent_for_five_heartbeats_is_forgotten),
         T(who_does_not_hear_itself_takes_nobodys_silence_for_an_end),
         T(who_was_never_heard_by_anybody_does_not_say_that_it_is_alone),
