@@ -305,7 +305,7 @@ ask_returned(struct across *a, struct across_chan *ac)
 static bool
 is_first_ask(const struct across_chan *ac)
 {
-    return ac->losses == 0 && ac->settled.ns == 0;
+    return ac->losses == 0;
 }
 
 static bool
@@ -371,7 +371,7 @@ ask_lost(struct across *a)
 static bool
 stays_silent(struct across *a, struct source *s)
 {
-    if (s->taken != s->last || s->waiting > 0 || s->owes ||
+    if (s->taken != s->last || s->owes ||
         mono_since_ms(a->b->now, s->taken_at) < a->b->conf->bus_answer_within)
         return false;
     s->base = s->last;

@@ -594,6 +594,19 @@ envelope_of(struct view body, unsigned flags, uint64_t number)
     raw(X, view_of(bytes, n + body.n));
 }
 
+static void
+raw_ask(unsigned by, unsigned flags, struct view name)
+{
+    uint8_t bytes[256];
+    struct envelope e = {.kind = ENVELOPE_ASK, .flags = flags};
+    struct bus *bus = hosts[by].b.bus;
+    memset(&e.origin, 9, sizeof e.origin);
+    size_t n = envelope_put(bytes, &e);
+    if (name.n > 0)
+        n += envelope_name_put(bytes + n, name);
+    assert_true(bus->ops->publish(bus, (struct bus_topic){BUS_CONTROL, VIEW("hosts")}, view_of(bytes, n), VIEW_NONE, 0));
+}
+
 /* Host 0 said something, and has been silent for longer than bus.answer_within when host 1 begins to listen. */
 static void
 subscriber_after_a_silence(void)
@@ -690,6 +703,59 @@ after_a_lost_link_of_all_a_silence_is_no_gap(void **state)
     expect_message(1, 1, "2");
 }
 
+/* That somebody was answered is over with the answer. */
+static void
+what_followed_a_silence_and_an_answer_is_counted(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(0, false);
+    raw_ask(0, 0, X);
+    turns(1000, true);
+    say(0, "2");
+    turns(20, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(500, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
+    expect_nothing(1, 1);
+}
+
+static void
+one_mark_serves_all_who_ask_within_a_short_time(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    turns(2000, true);
+    uint64_t marks = hosts[0].metrics[BM_bus_marks_total];
+    for (unsigned k = 0; k < 10; k++) {
+        raw_ask(0, 0, X);
+        turns(0, true);
+    }
+    turns(200, true);
+    assert_in_range(hosts[0].metrics[BM_bus_marks_total] - marks, 2, 3);
+}
+
+/* Its link was lost before it was answered, and it has been told so: it begins anew. */
+static void
+who_begins_anew_after_a_lost_link_is_told_no_more(void **state)
+{
+    (void)state;
+    both();
+    say(0, "1");
+    turns(50, true);
+    assert_true(t_subscribe(&hosts[1].rings[1], 7, 1, X));
+    turns_of(1, 100);
+    expect_answer(1, 1, ERR_NONE);
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(2000, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(3000, true);
+    expect_nothing(1, 1);
+}
+
 /* What was said after the silence may have been missed, and cannot be counted: the origin does not know who asked. */
 static void
 after_a_lost_link_of_all_what_followed_a_silence_is_a_gap(void **state)
@@ -707,19 +773,6 @@ after_a_lost_link_of_all_what_followed_a_silence_is_a_gap(void **state)
     turns(2000, true);
     assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
     expect_nothing(1, 1);
-}
-
-static void
-raw_ask(unsigned by, unsigned flags, struct view name)
-{
-    uint8_t bytes[256];
-    struct envelope e = {.kind = ENVELOPE_ASK, .flags = flags};
-    struct bus *bus = hosts[by].b.bus;
-    memset(&e.origin, 9, sizeof e.origin);
-    size_t n = envelope_put(bytes, &e);
-    if (name.n > 0)
-        n += envelope_name_put(bytes + n, name);
-    assert_true(bus->ops->publish(bus, (struct bus_topic){BUS_CONTROL, VIEW("hosts")}, view_of(bytes, n), VIEW_NONE, 0));
 }
 
 /* Its last message was refused, and the mark that told so was heard: it is not told to those who come later. */
@@ -768,7 +821,10 @@ a_mark_that_comes_late_is_no_gap(void **state)
     bus_mem_cut(net, 0, BUS_MEM_SAYS);
     turns(0, false);
     listen_on(1, 1);
-    turns(3000, true);
+    for (unsigned k = 0; k < 30; k++) {
+        turns(100, true);
+        raw_ask(1, 0, X); /* others ask later, and wait for less long */
+    }
     bus_mem_heal(net, 0, BUS_MEM_SAYS);
     turns(500, true);
     expect_nothing(1, 1);
@@ -879,6 +935,30 @@ who_died_is_missed_though_others_come_back_all_the_time(void **state)
     expect_nothing(1, 1);
 }
 
+/* It is cut off a second time before it has judged who is missing: that is to wait until it is back. */
+static void
+who_died_during_a_second_loss_is_missed(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(50, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(20000, true);
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(15000, true);
+    say(0, "2");
+    turns(50, true);
+    t_host_stop(&hosts[0]);
+    expect_nothing(1, 1);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(32000, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+}
+
 static void
 an_ask_that_does_not_come_back_is_said_again(void **state)
 {
@@ -909,7 +989,7 @@ with_a_part_of_the_bus_asks_go_on(void **state)
     say(0, "1");
     for (unsigned h = 0; h < HOSTS; h++)
         bus_mem_partly(net, h, true);
-    turns(100, true);
+    turns(1500, true);
     assert_int_equal(hosts[1].metrics[BM_bus_state], BUS_PARTLY);
     bus_mem_deaf(net, 0, 1);
     listen_on(1, 1);
@@ -919,6 +999,54 @@ with_a_part_of_the_bus_asks_go_on(void **state)
     turns(20, true);
     expect_message(1, 1, "2");
     expect_nothing(1, 1);
+}
+
+/* The server that had the ask was lost with it. */
+static void
+an_ask_is_said_again_when_all_of_the_bus_is_back(void **state)
+{
+    (void)state;
+    both();
+    turns(2000, true);
+    bus_mem_partly(net, 1, true);
+    bus_mem_deaf(net, 1, 1);
+    listen_on(1, 1);
+    turns(2000, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total], 1);
+    bus_mem_partly(net, 1, false);
+    turns(100, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total], 2);
+}
+
+/* It gave way to a message while a link was lost. */
+static void
+a_mark_that_gave_way_is_said_as_soon_as_it_can_be(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.heartbeat";
+    settings[0][1] = "20s";
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    say(0, "2");
+    turns(100, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns_of(1, 20);
+    bus_mem_bound(net, 0, 1);
+    t_host_turn(&hosts[0], now); /* hears the ask */
+    now = mono_add_ms(now, 10);
+    t_host_turn(&hosts[0], now); /* says the mark, which stays on its way */
+    bus_mem_cut(net, 0, BUS_MEM_SAYS);
+    t_host_turn(&hosts[0], now);
+    assert_true(t_publish(&hosts[0].rings[0], VIEW("y"), VIEW("1")));
+    turns(20, true);
+    expect_nothing(1, 1);
+    bus_mem_heal(net, 0, BUS_MEM_SAYS);
+    turns(300, true);
+    assert_int_equal(hosts[0].metrics[BM_bus_marks_total], 2);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 1);
 }
 
 /* Its clients were told that they are subscribed by the broker before. */
@@ -946,15 +1074,36 @@ asks_of_a_short_time_go_together(void **state)
     (void)state;
     char name[8];
     both();
+    turns(2000, true);
     uint64_t said = hosts[1].metrics[BM_bus_asks_total];
     for (unsigned i = 0; i < 40; i++) {
         int n = snprintf(name, sizeof name, "n%u", i);
         assert_true(t_subscribe(&hosts[1].rings[1], 20 + i, 1, view_of(name, (size_t)n)));
         turns(0, true);
+        assert_true(i == 0 || hosts[1].b.bus_wait_ms <= 50); /* the rest is not forgotten */
     }
     turns(60, true);
     assert_int_equal(hosts[1].metrics[BM_bus_asks_total] - said, 40);
     assert_in_range(hosts[1].metrics[BM_bus_ask_messages_total], 5, 12);
+}
+
+/* Who asks for one channel for the first time and for another once more says which is which. */
+static void
+first_asks_and_others_go_apart(void **state)
+{
+    (void)state;
+    subscriber_after_a_silence();
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    turns(50, true);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(1500, true);
+    uint64_t said = hosts[1].metrics[BM_bus_ask_messages_total], asks = hosts[1].metrics[BM_bus_asks_total];
+    assert_true(t_subscribe(&hosts[1].rings[1], 8, 1, VIEW("y")));
+    turns(0, true);
+    raw_ask(0, 0, VIEW_NONE);
+    turns(200, true);
+    assert_int_equal(hosts[1].metrics[BM_bus_asks_total] - asks, 2);
+    assert_int_equal(hosts[1].metrics[BM_bus_ask_messages_total] - said, 2);
 }
 
 static void
@@ -1036,6 +1185,47 @@ a_forgotten_channel_begins_a_new_stretch_and_says_that_it_forgot(void **state)
     turns(20, true);
     expect_message(1, 1, "4");
     assert_int_equal(hosts[0].metrics[BM_bus_sources], 1);
+}
+
+static void
+who_had_forgotten_before_somebody_came_tells_of_a_gap_too(void **state)
+{
+    (void)state;
+    settings[0][0] = "bus.max_sources";
+    settings[0][1] = "1";
+    both();
+    for (unsigned times = 0; times < 2; times++) {
+        say(0, "1");
+        turns(20, true);
+        assert_true(t_publish(&hosts[0].rings[0], VIEW("y"), VIEW("1")));
+        turns(100, true);
+        if (times == 0) {
+            listen_on(1, 1);
+            turns(2000, true);
+            expect_nothing(1, 1);
+            bus_mem_cut(net, 1, BUS_MEM_HEARS);
+            turns(0, false);
+        }
+    }
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(500, true);
+    assert_int_equal(expect(1, 1, IPC_GAP).count, 0);
+}
+
+static void
+what_comes_late_of_a_stretch_before_is_not_heard(void **state)
+{
+    uint8_t bytes[256];
+    (void)state;
+    subscriber_on_host_1();
+    struct envelope e = {.kind = ENVELOPE_MESSAGE, .stretch = 2, .number = 1};
+    memset(&e.origin, 9, sizeof e.origin);
+    raw(X, view_of(bytes, envelope_put(bytes, &e)));
+    expect_message(1, 1, "");
+    e.stretch = 1;
+    e.number = 5;
+    raw(X, view_of(bytes, envelope_put(bytes, &e)));
+    expect_nothing(1, 1);
 }
 
 static void
@@ -1135,9 +1325,18 @@ main(void)
         T(what_came_while_this_host_stood_still_is_not_late),
         T(who_died_is_missed_though_others_come_back_all_the_time),
         T(an_ask_that_does_not_come_back_is_said_again),
+        T(what_followed_a_silence_and_an_answer_is_counted),
+        T(one_mark_serves_all_who_ask_within_a_short_time),
+        T(who_begins_anew_after_a_lost_link_is_told_no_more),
+        T(who_had_forgotten_before_somebody_came_tells_of_a_gap_too),
+        T(what_comes_late_of_a_stretch_before_is_not_heard),
+        T(who_died_during_a_second_loss_is_missed),
         T(with_a_part_of_the_bus_asks_go_on),
+        T(an_ask_is_said_again_when_all_of_the_bus_is_back),
+        T(a_mark_that_gave_way_is_said_as_soon_as_it_can_be),
         T(a_ring_that_comes_back_hears_of_a_gap_when_the_bus_has_confirmed),
         T(asks_of_a_short_time_go_together),
+        T(first_asks_and_others_go_apart),
         T(what_is_no_envelope_is_counted),
         T(what_can_not_be_followed_is_heard_with_a_gap_before_it),
         T(a_forgotten_channel_begins_a_new_stretch_and_says_that_it_forgot),

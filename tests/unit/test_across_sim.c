@@ -326,6 +326,13 @@ restart(unsigned host)
     }
 }
 
+/* What is refused or lost from now on is noticed by those who listen since the beginning. */
+static bool
+settled(void)
+{
+    return w.now.ns > 4000ull * 1000000;
+}
+
 static void
 host_turn(unsigned host)
 {
@@ -340,7 +347,9 @@ turn(unsigned host)
 {
     if (!mono_reached(w.now, w.still[host]))
         return;
-    if ((w.mode & M_STALL) && rnd(200) == 0) {
+    /* Not before that: who stands still settles later. */
+    bool may = (w.mode & M_STALL) && (settled() || !(w.mode & M_REFUSE));
+    if (may && rnd(200) == 0) {
         SAY("%u stands still\n", host);
         w.still[host] = mono_add_ms(w.now, rnd(2500));
         return;
@@ -367,12 +376,6 @@ cut_or_heal(unsigned host)
         bus_mem_cut(w.net, node, which);
         w.links[host] &= ~which;
     }
-}
-
-static bool
-settled(void)
-{
-    return w.now.ns > 4000ull * 1000000;
 }
 
 static void
