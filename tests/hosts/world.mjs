@@ -100,7 +100,7 @@ export class World {
             for (let i = 0; i < pubs; i++) h.pubs.push(await h.client());
         }));
         // Who loses its link within a second of its beginning is told of a gap of unknown size (ADR 0011, 4).
-        if (this.redis) await sleep(1500);
+        if (this.redis) await sleep(1500 * slow);
     }
     load(options = {}, hosts = this.hosts) { for (const h of hosts) for (const name of h.pubs ?? []) h.call('drive', { name, channels: this.channels, ...options }); }
     still() { return Promise.all(this.hosts.map(h => h.call('still'))); }
