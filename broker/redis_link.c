@@ -638,7 +638,7 @@ tell_reply(struct redis_link *l, const struct redis_reply *r, const struct reque
     struct redis_request was = as_request(l, q, l->done);
     static uint8_t topic[8192];
     uint8_t *copy = topic;
-    bool all = r->v[0].kind == REDIS_ERROR;
+    bool all = r->v[0].kind == REDIS_ERROR || (l->flags & REDIS_TELLS_ALL);
     size_t n = all ? was.bytes.n : was.topic.n;
     if (n > sizeof topic && (copy = malloc(n)) == NULL) {
         drop(l, "memory is out");

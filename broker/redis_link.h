@@ -35,7 +35,8 @@ struct redis_ears {
     /* It was up, and is not. It will connect again. Without REDIS_KEEPS all open requests are forgotten. */
     void (*on_lost)(void *arg, struct redis_link *, const char *why);
     /* For each redis_link_command and redis_link_publish, in order; for redis_link_subscribe only if the server refused
-     * the whole command (an error; then no name of it is confirmed). Payload and bytes only if the reply is an error. */
+     * the whole command (an error; then no name of it is confirmed). Payload and bytes only if the reply is an error, or
+     * with REDIS_TELLS_ALL. */
     void (*on_reply)(void *arg, struct redis_link *, const struct redis_request *, const struct redis_reply *);
     void (*on_push)(void *arg, struct redis_link *, enum redis_push, struct view topic, struct view bytes);
 };
@@ -44,6 +45,7 @@ enum redis_flags {
     REDIS_SUBSCRIBES = 1, /* takes redis_link_subscribe; arrays that it hears are pushes */
     REDIS_KEEPS = 2,      /* open commands and publishes are kept when the link is lost, and sent again by
                              redis_link_resume, which each on_up wants to be followed by */
+    REDIS_TELLS_ALL = 4,  /* on_reply has payload and bytes of any publish, not only of one that was refused */
 };
 
 /* Copies `where`; begins to connect at the next turn, or, without a host in it,
