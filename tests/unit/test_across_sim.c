@@ -62,6 +62,7 @@ static struct world {
     uint64_t seed, rng;
     unsigned mode;
     struct mono now;
+    uint64_t stood; /* ms of it in which nobody ran */
     struct bus_mem_net *net;
     struct t_host hosts[HOSTS];
     unsigned inc_of[HOSTS], incs;
@@ -330,7 +331,7 @@ restart(unsigned host)
 static bool
 settled(void)
 {
-    return w.now.ns > 4000ull * 1000000;
+    return mono_ms(w.now) > 4000 + w.stood;
 }
 
 static void
@@ -427,7 +428,11 @@ step(void)
         if (rnd(10) < 7)
             bus_mem_carry(w.net, bus_mem_node(w.hosts[h].b.bus), rnd(8), rnd(8));
     }
-    w.now = mono_add_ms(w.now, rnd(30) + ((w.mode & M_STALL) && rnd(100) == 0 ? 1800 : 0));
+    if ((w.mode & M_STALL) && rnd(100) == 0) { /* all stand still */
+        w.now = mono_add_ms(w.now, 1800);
+        w.stood += 1800;
+    }
+    w.now = mono_add_ms(w.now, rnd(30));
 }
 
 /* All links hold and all is carried, for so long. */
