@@ -12,7 +12,7 @@ const quick = { 'redis.timeout': '1500ms', 'redis.connect_timeout': '1500ms', 'r
 hosts('bus.order = bus, bus.ack = bus', plain, { ...quick, 'bus.order': 'bus', 'bus.ack': 'bus' }, async (w, t) => {
     const [redis] = w.redis.servers, away = [];
     await w.crowd();
-    const hurt = f => async () => { const from = now(); const said = await f(); away.push([from - 500, now() + 1500]); return said; };
+    const hurt = f => async () => { const from = now(); const said = await f(); await w.up(); away.push([from - 500, now() + 1500]); return said; };
 
     await scene(t, w, 'all hosts see one order', async () => {
         w.load({ pause: 2, window: 32 });
