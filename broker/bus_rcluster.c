@@ -31,11 +31,9 @@ static const char tags[COPIES][5] = {"{um}", "{sm}", "{pm}"};
 #define MOVED_MS 20
 /* The same when a link was lost: they notice and connect each for themselves. Our own topics are waited for, too. */
 #define AWAY_MS 200
-/* TRYAGAIN and its like; until a node has said whether it is still what it was; and a slot that was redirected REDIRECTS_MAX
- * times without one success. */
+/* TRYAGAIN and its like; and a slot that was redirected REDIRECTS_MAX times without one success. */
 #define LATER_MS 100
 #define REDIRECTS_MAX 5
-#define TOKEN_SUSPECT 1 /* of a command for itself; 0: ASKING */
 #define BATCH_NAMES 512
 #define BATCH_BYTES 32768
 /* Of a message that waits, beside its bytes. */
@@ -62,7 +60,6 @@ struct rslot {
     uint16_t ask_at;                    /* -ASK named it: what waits goes there, once */
     uint8_t redirects;                  /* since a publish succeeded */
     bool is_held;
-    bool was_heard;                     /* the last publish that was taken, by somebody */
     bool is_todo, is_queued;            /* in the bus's lists of such slots */
 };
 
@@ -684,15 +681,6 @@ wait_until(struct rslot *s, struct mono t)
         s->not_before = t;
 }
 
-/* Until it is known whose its slots are. */
-static void
-hold_all(struct rcluster *r, const struct rnode *n)
-{
-    for (uint16_t i = 0; i < SLOTS; i++)
-        if (r->nodes->owner[i] == n->index)
-            wait_until(&r->slot[i], mono_add_ms(r->now, AWAY_MS));
-}
-
 /* A publish is to be sent once more. */
 static void
 come_back(struct rcluster *r, uint16_t slot, const struct redis_request *q, bool was_taken)
@@ -729,39 +717,21 @@ send_elsewhere(struct rcluster *r, const struct rnode *n, uint16_t slot, const s
     come_back(r, slot, q, false);
 }
 
-/* The one before was heard, this one was not. Its last subscriber left; or the node was made a replica, sent all subscribers away and
- * told nobody who publishes: it takes messages as before, and those that it kept while its place was taken. Sent once
- * more, a moment later, to whom it is by then. Not so often that topics which nobody hears hold up others of their slot. */
-static bool
-is_unheard(struct rcluster *r, const struct rnode *n, uint16_t slot, const struct redis_reply *reply)
-{
-    struct rslot *s = &r->slot[slot];
-    bool before = s->was_heard, is_number = reply->v[0].kind == REDIS_INTEGER;
-    s->was_heard = is_number && reply->v[0].n > 0;
-    if (!before || s->was_heard || !is_number || !rnodes_suspect(r->nodes, n, TOKEN_SUSPECT))
-        return false;
-    wait_until(s, mono_add_ms(r->now, LATER_MS));
-    return true;
-}
-
 static void
 pub_on_reply(void *arg, struct redis_link *link, const struct redis_request *q, const struct redis_reply *reply)
 {
     const struct rnode *n = arg;
     struct rcluster *r = n->all->arg;
     (void)link;
-    if (q->topic.n == 0) { /* of ASKING, or: */
-        if (q->token == TOKEN_SUSPECT && rnodes_confirms(r->nodes, n, reply))
-            hold_all(r, n);
-        return;
-    }
+    if (q->topic.n == 0)
+        return; /* of ASKING */
     uint16_t slot = slot_of(q->topic);
     struct rslot *s = &r->slot[slot];
     struct slotmap_redirect to;
     if (reply->v[0].kind == REDIS_ERROR && slotmap_judge(reply->v[0].text, &to) != SLOTMAP_ERROR) {
         send_elsewhere(r, n, slot, q, reply->v[0].text);
-    } else if (s->again != NULL || is_unheard(r, n, slot, reply)) {
-        come_back(r, slot, q, true); /* or one before it did: in order */
+    } else if (s->again != NULL) {
+        come_back(r, slot, q, true); /* one before it did: in order */
     } else {
         slot_ebbs(r, s);
         s->redirects = 0;
@@ -784,8 +754,9 @@ pub_on_up(void *arg, struct redis_link *link)
     struct rnode *n = arg;
     struct rcluster *r = n->all->arg;
     redis_link_resume(link);
-    if (n->was_lost)
-        hold_all(r, n);
+    for (uint16_t i = 0; n->was_lost && i < SLOTS; i++)
+        if (r->nodes->owner[i] == n->index)
+            wait_until(&r->slot[i], mono_add_ms(r->now, AWAY_MS));
     n->was_lost = false;
     r->look_queued = r->look_state = true;
 }
@@ -855,7 +826,7 @@ sub_on_push(void *arg, struct redis_link *link, enum redis_push push, struct vie
             tell_later(r, t, TELL_JOINED);
     } else if (push == REDIS_SUNSUBSCRIBED && t->state != RTOPIC_IDLE) {
         if (t->state != RTOPIC_LEAVING)
-            rnodes_doubt(r->nodes, n);
+            rnodes_want_map(r->nodes);
         topic_gone(r, t);
     }
     r->look_todo |= r->todo.n > 0;

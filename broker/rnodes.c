@@ -15,15 +15,10 @@
 #define EPOCH_MS 30000
 /* A node that owns nothing any more may be given something again, and what is under way there is waited for as long again. */
 #define LEAVE_MS 1000
-/* How long the epoch is looked at every ASK_GAP_MS when it should rise. */
-#define DOUBT_MS 1000
-/* How often for what may mean nothing; doubled each time that it did. */
-#define SUSPECT_MS 50
-#define SUSPECT_DOUBLED 5
 #define ASKED_LEAVE_MS 5000 /* one that -ASK named: more may follow */
 #define LOOK_MS 50
 
-enum token { TOKEN_INFO, TOKEN_SLOTS, TOKEN_WATCH };
+enum token { TOKEN_INFO, TOKEN_SLOTS };
 
 #define COUNT(all, row) metric_add((all)->metrics, BM_##row, 1)
 #define GAUGE(all, row, v) metric_set((all)->metrics, BM_##row, (v))
@@ -152,54 +147,6 @@ rnodes_want_map(struct rnodes *all)
     all->wants_map = true;
 }
 
-static void
-ask_at(struct rnodes *all, const struct redisurl *where)
-{
-    all->leaves_asked |= redis_link_is_up(all->ask) && !redisurl_same(where, redis_link_where(all->ask));
-    all->is_asking = false;
-    all->tried_at = all->now;
-    all->asked = *where;
-    redis_link_to(all->ask, where);
-}
-
-/* It knows what the others may not yet. */
-void
-rnodes_doubt(struct rnodes *all, const struct rnode *by)
-{
-    all->wants_map = true;
-    all->doubt_epoch = all->epoch;
-    all->doubt_until = mono_add_ms(all->now, DOUBT_MS);
-    if (!redisurl_same(&all->asked, &by->where))
-        ask_at(all, &by->where);
-}
-
-bool
-rnodes_suspect(struct rnodes *all, const struct rnode *n, uint64_t token)
-{
-    const struct view info = VIEW("INFO");
-    if (!mono_reached(all->now, all->suspect_until))
-        return true;
-    if (!mono_reached(all->now, mono_add_ms(all->suspect_until, SUSPECT_MS << all->in_vain_suspected)) ||
-        !redis_link_command(n->pub, VIEW("CLUSTER"), &info, 1, token))
-        return false;
-    all->suspect_until = mono_add_ms(all->now, LOOK_MS);
-    return true;
-}
-
-bool
-rnodes_confirms(struct rnodes *all, const struct rnode *n, const struct redis_reply *r)
-{
-    struct slotmap_info info = {0};
-    bool read = r->v[0].kind == REDIS_STRING && slotmap_info_read(&info, r->v[0].text);
-    if (read && info.ok && info.epoch <= all->epoch) {
-        all->in_vain_suspected = MIN(all->in_vain_suspected + 1, SUSPECT_DOUBLED);
-        return false;
-    }
-    all->in_vain_suspected = 0;
-    rnodes_doubt(all, n);
-    return true;
-}
-
 /* The next node that is reached; when none is, the next of the settings. */
 static void
 ask_another(struct rnodes *all)
@@ -213,17 +160,10 @@ ask_another(struct rnodes *all)
             where = n->where;
     }
     all->turn++;
-    ask_at(all, &where);
-}
-
-/* When the epoch is looked at next; up to an eighth earlier by chance, so that brokers do not ask all at once. */
-static void
-watched(struct rnodes *all)
-{
-    uint64_t ms = all->conf->redis_cluster_watch;
-    bool doubts = all->epoch == all->doubt_epoch && !mono_reached(all->now, all->doubt_until);
-    all->watched_at = all->now;
-    all->watch_at = mono_add_ms(all->now, doubts ? MIN(ms, ASK_GAP_MS) : ms - redis_io_random(all->io, ms / 8 + 1));
+    all->is_asking = false;
+    all->tried_at = all->now;
+    all->asked = where;
+    redis_link_to(all->ask, &where);
 }
 
 static void
@@ -236,29 +176,6 @@ ask(struct rnodes *all)
         return;
     all->is_asking = true;
     all->wants_map = false;
-    watched(all);
-}
-
-/* Only how it is: a few hundred bytes, whatever the cluster's size. */
-static void
-watch(struct rnodes *all)
-{
-    const struct view info = VIEW("INFO");
-    if (!redis_link_command(all->ask, VIEW("CLUSTER"), &info, 1, TOKEN_WATCH))
-        return;
-    all->is_asking = true;
-    watched(all);
-}
-
-static void
-on_watch(struct rnodes *all, const struct redis_reply *r)
-{
-    struct slotmap_info info = {0};
-    bool read = r->v[0].kind == REDIS_STRING && slotmap_info_read(&info, r->v[0].text);
-    all->is_asking = false;
-    if (!read || !info.ok || info.epoch != all->epoch)
-        all->wants_map = true; /* whose answer is judged */
-    all->in_vain_suspected /= 2;
 }
 
 static void
@@ -308,8 +225,6 @@ on_slots(struct rnodes *all, const struct redis_reply *r)
     else if (!slotmap_read(all->map, r, all->asked.host, &why))
         of_no_use(all, why);
     else {
-        if (all->info.epoch != all->epoch)
-            all->again_at = mono_add_ms(all->now, DOUBT_MS);
         all->epoch = all->info.epoch;
         all->epoch_at = all->now;
         take_map(all);
@@ -321,9 +236,7 @@ on_reply(void *arg, struct redis_link *link, const struct redis_request *request
 {
     struct rnodes *all = arg;
     (void)link;
-    if (request->token == TOKEN_WATCH)
-        on_watch(all, r);
-    else if (request->token == TOKEN_INFO)
+    if (request->token == TOKEN_INFO)
         all->has_info = r->v[0].kind == REDIS_STRING && slotmap_info_read(&all->info, r->v[0].text);
     else
         on_slots(all, r);
@@ -344,9 +257,7 @@ on_lost(void *arg, struct redis_link *link, const char *why)
     (void)link;
     (void)why;
     all->wants_map = true;
-    if (!all->leaves_asked) /* else another was chosen */
-        ask_another(all);
-    all->leaves_asked = false;
+    ask_another(all);
 }
 
 static const struct redis_ears ask_ears = {.on_up = on_up, .on_lost = on_lost, .on_reply = on_reply};
@@ -374,16 +285,10 @@ rnodes_turn(struct rnodes *all, struct mono now)
         }
         return LOOK_MS;
     }
-    if (all->again_at.ns != 0 && mono_reached(now, all->again_at)) {
-        all->wants_map = true;
-        all->again_at = (struct mono){0};
-    }
     struct mono due = all->wants_map ? all->ask_at : mono_add_ms(all->ask_at, all->conf->redis_cluster_refresh);
     if (!all->is_asking && mono_reached(now, due)) {
         all->ask_at = mono_add_ms(now, doubled(ASK_GAP_MS, all->in_vain, ASK_GAP_MAX_MS));
         ask(all);
-    } else if (!all->is_asking && all->has_map && mono_reached(now, all->watch_at)) {
-        watch(all);
     }
     return LOOK_MS;
 }
@@ -412,8 +317,7 @@ rnodes_open(const struct conf *conf, struct redis_io *io, uint64_t *metrics, con
             rnodes_close(all);
             return NULL;
         }
-    all->turn = (unsigned)redis_io_random(io, all->seed_count); /* not all brokers the same one */
-    all->asked = all->seeds[all->turn];
+    all->asked = all->seeds[0];
     all->ask = redis_link_new(io, &all->asked, 0, &ask_ears, all);
     if (all->seed_count == 0 || all->ask == NULL) {
         (void)conf_fail(err, "can't begin: memory is out");

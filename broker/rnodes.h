@@ -1,8 +1,6 @@
 /* The primaries of a Redis Cluster: which serves which slot, and a link of each kind to each of them. Asks one node after the
  * other for the map (CLUSTER SLOTS, with CLUSTER INFO to know what it is worth): at the start, when something shows that
- * it is out of date, and every redis.cluster_refresh. In between CLUSTER INFO alone is asked for, every redis.cluster_watch: whoever
- * takes slots over counts the cluster's epoch up, and all nodes know of that at once. A node that was made a replica says
- * nothing by itself, and goes on to take what is published. Topics and publishes are broker/bus_rcluster's, which hears here
+ * it is out of date, and every redis.cluster_refresh. Topics and publishes are broker/bus_rcluster's, which hears here
  * of slots that changed their owner. */
 #ifndef BROKER_RNODES_H
 #define BROKER_RNODES_H
@@ -57,13 +55,6 @@ struct rnodes {
     struct redis_link *ask;
     struct redisurl asked;
     bool is_asking;                 /* replies are due */
-    struct mono watched_at, watch_at; /* when the epoch was asked for last, and is next */
-    bool leaves_asked;              /* its link is about to be told as lost, since another was chosen */
-    struct mono again_at;           /* the epoch rises when votes are asked for, owners change when they are counted */
-    struct mono suspect_until;
-    unsigned in_vain_suspected;     /* times, less those when nothing was */
-    uint64_t doubt_epoch;           /* a higher one is expected ... */
-    struct mono doubt_until;        /* ... before long: it is asked for often until then */
     bool wants_map;                 /* soon; else when redis.cluster_refresh is over */
     unsigned in_vain;               /* answers of no use, one after the other */
     struct mono ask_at;             /* when at the earliest */
@@ -86,13 +77,6 @@ void rnodes_close(struct rnodes *);
 uint32_t rnodes_turn(struct rnodes *, struct mono now);
 /* The map is out of date: it is asked for soon. */
 void rnodes_want_map(struct rnodes *);
-/* The same; `by` knows of it, and others may not yet: it is asked, and again until the epoch rises or a second is over. */
-void rnodes_doubt(struct rnodes *, const struct rnode *by);
-/* Something that may mean it, or nothing: the node is asked for its epoch, by `token` on its publishing link. False: not
- * now, as that meant nothing too often. */
-bool rnodes_suspect(struct rnodes *, const struct rnode *, uint64_t token);
-/* Its answer: whether the map is out of date; then rnodes_doubt was called. */
-bool rnodes_confirms(struct rnodes *, const struct rnode *, const struct redis_reply *);
 /* A node said where the slot is. The index of that node; RNODES_NONE when there is no room for it. `by` is who answered; SLOTMAP_MOVED
  * makes it the owner. */
 uint16_t rnodes_redirect(struct rnodes *, const struct rnode *by, const struct slotmap_redirect *r, enum slotmap_verdict v);

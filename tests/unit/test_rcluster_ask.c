@@ -40,7 +40,6 @@ static struct node {
 
 static unsigned owner;         /* of all slots */
 static bool migrating;         /* the slot of TOPIC: from node 0 to node 1 */
-static bool replica;           /* node 0 is one of node 1: takes all, and nobody hears it */
 static unsigned tryagains;     /* that node 0 says before it takes something */
 static uint64_t taken[MESSAGES];
 static unsigned taken_count;
@@ -85,7 +84,7 @@ put_cluster(int fd, const struct redis_reply *r)
 static bool
 serves(struct node *n, struct client *c, bool *asks)
 {
-    bool ours = n == &node[owner] || (replica && n == &node[0]);
+    bool ours = n == &node[owner];
     *asks = ours && migrating;
     if (n == &node[0] && tryagains > 0)
         put(c->fd, "-TRYAGAIN %u\r\n", tryagains--);
@@ -103,9 +102,7 @@ on_spublish(struct node *n, struct client *c, const struct redis_reply *r)
 {
     bool asks = false;
     assert_true(r->n == 4 && redis_reply_is(r, 2, VIEW(TOPIC)) && r->v[3].text.n == 12);
-    if (replica && n == &node[0]) {
-        put(c->fd, ":0\r\n");
-    } else if (serves(n, c, &asks)) {
+    if (serves(n, c, &asks)) {
         assert_true(taken_count < MESSAGES);
         memcpy(&taken[taken_count++], r->v[3].text.p + 4, 8);
         n->publishes++;
@@ -288,7 +285,7 @@ set_up(void **state)
     char urls[64];
     (void)state;
     owner = 0;
-    migrating = replica = false;
+    migrating = false;
     tryagains = 0;
     taken_count = 0;
     fated = joins = said = 0;
@@ -399,36 +396,6 @@ what_was_taken_behind_what_was_not_comes_again(void **state)
         assert_int_equal(taken[i], i < 19 ? i + 2 : i - 18);
 }
 
-/* Messages that its replies alone say something about, long before the map is asked for. */
-static void
-a_demoted_node_loses_nothing_that_it_was_given(void **state)
-{
-    (void)state;
-    publish(20);
-    expect_all();
-    struct mono from = mono_now();
-    replica = true;
-    owner = 1;
-    publish(50);
-    expect_all();
-    assert_in_range(mono_since_ms(mono_now(), from), 0, 2000);
-    assert_int_equal(node[1].publishes, 50);
-}
-
-static void
-a_replica_is_noticed_when_nobody_publishes(void **state)
-{
-    (void)state;
-    uint64_t maps = metrics[BM_redis_map_refreshes_total];
-    replica = true;
-    owner = 1;
-    struct mono from = mono_now();
-    UNTIL(metrics[BM_redis_map_refreshes_total] > maps);
-    assert_in_range(mono_since_ms(mono_now(), from), 0, 3000); /* and not redis.cluster_refresh */
-    publish(1);
-    expect_all();
-}
-
 int
 main(void)
 {
@@ -436,8 +403,6 @@ main(void)
         cmocka_unit_test_setup_teardown(publishes_go_where_they_are_asked_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_move_that_is_given_up_leaves_the_slot_where_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_taken_behind_what_was_not_comes_again, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_demoted_node_loses_nothing_that_it_was_given, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_replica_is_noticed_when_nobody_publishes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(subscriptions_wait_for_the_end_of_a_move, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
