@@ -160,6 +160,7 @@ ask_another(struct rnodes *all)
             where = n->where;
     }
     all->turn++;
+    all->leaves_asked |= redis_link_is_up(all->ask) && !redisurl_same(&where, redis_link_where(all->ask));
     all->is_asking = false;
     all->tried_at = all->now;
     all->asked = where;
@@ -257,7 +258,9 @@ on_lost(void *arg, struct redis_link *link, const char *why)
     (void)link;
     (void)why;
     all->wants_map = true;
-    ask_another(all);
+    if (!all->leaves_asked) /* else another was chosen */
+        ask_another(all);
+    all->leaves_asked = false;
 }
 
 static const struct redis_ears ask_ears = {.on_up = on_up, .on_lost = on_lost, .on_reply = on_reply};

@@ -57,6 +57,7 @@ struct rnodes {
     bool is_asking;                 /* replies are due */
     bool wants_map;                 /* soon; else when redis.cluster_refresh is over */
     unsigned in_vain;               /* answers of no use, one after the other */
+    bool leaves_asked;              /* its link is about to be told as lost, since another was chosen */
     struct mono ask_at;             /* when at the earliest */
     struct mono look_at;            /* when nodes are looked at next */
     struct mono tried_at;           /* when the one that is asked now was chosen */

@@ -657,16 +657,17 @@ main(void)
         cmocka_unit_test(what_is_published_arrives),
         cmocka_unit_test(topics_are_left_and_joined),
         cmocka_unit_test(slots_move_while_messages_flow),
-        cmocka_unit_test(a_replica_is_promoted_by_hand),
-        cmocka_unit_test(a_primary_is_killed),
-        cmocka_unit_test(a_primary_stands_still),
         cmocka_unit_test(a_slot_stays_between_two_nodes),
+        cmocka_unit_test(a_replica_is_promoted_by_hand),
     };
+    /* Each in a cluster of its own: a replica of redis-server 7.0 that was promoted before may come forward with the epoch of
+     * that time when its primary dies, and the others never follow it. */
+    const struct CMUnitTest killed[] = {cmocka_unit_test(a_primary_is_killed)};
+    const struct CMUnitTest still[] = {cmocka_unit_test(a_primary_stands_still)};
     const struct CMUnitTest guarded[] = {
         cmocka_unit_test(what_is_published_arrives),
-        cmocka_unit_test(slots_move_while_messages_flow),
-        cmocka_unit_test(a_replica_is_promoted_by_hand),
         cmocka_unit_test(a_primary_is_killed),
+        cmocka_unit_test(slots_move_while_messages_flow),
         cmocka_unit_test(nobody_comes_in_without_a_password),
     };
     const struct CMUnitTest v6[] = {
@@ -678,6 +679,8 @@ main(void)
         return 0;
     }
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    failed += cmocka_run_group_tests(killed, set_up, tear_down);
+    failed += cmocka_run_group_tests(still, set_up, tear_down);
     failed += cmocka_run_group_tests(guarded, set_up_guarded, tear_down_guarded);
     if (has_v6())
         failed += cmocka_run_group_tests(v6, set_up_v6, tear_down);
