@@ -43,7 +43,8 @@ hosts('two independent servers', net => plain(net, 2), quick, async (w, t) => {
         const ends = w.ledger.counts.ended;
         await killOne(w.hosts[0], 'worker', 0);
         await until(() => w.ledger.counts.ended > ends, 'its clients to lose their connections');
-    }));
+        // Who is back before the new worker has found its brokers may be told of a gap that is none.
+    }, { settle: { unknown: true } }));
     await scene(t, w, 'a broker is killed: messages flow again, who may have missed some is told', async () => {
         w.ledger.died = 'host2';
         return w.through(() => killOne(w.hosts[1], 'broker', 0), { settle: { unknown: true } });
