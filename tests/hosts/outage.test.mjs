@@ -1,5 +1,5 @@
-// What an outage may cost: memory while Redis is away, stopped or slow and clients publish as fast as they can, or a host is
-// stopped while Redis has much for it; messages when all come back; time when a host is to stop meanwhile.
+// What an outage may cost: memory while Redis is away, stopped or slow and clients publish as fast as they can; messages when all
+// come back; time when a host is to stop meanwhile.
 import { after } from 'node:test';
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
