@@ -6,9 +6,10 @@ import { dial } from '../lib/raw.mjs';
 import { sleep, until, slow } from '../lib/server.mjs';
 
 export class Load {
-    /** `channels` names, `subscribers` and `publishers` connections; each subscriber hears all channels. */
-    constructor(server, { channels = 12, subscribers = 12, publishers = 6, window = 4, pause = 4, pad = 100 } = {}) {
-        Object.assign(this, { server, window, pause, pad: 'p'.repeat(pad) });
+    /** `channels` names, `subscribers` and `publishers` connections; each subscriber hears all channels. With `ahead`,
+        no more than so many messages are published before every subscriber has them: none of them can be slow. */
+    constructor(server, { channels = 12, subscribers = 12, publishers = 6, window = 4, pause = 4, pad = 100, ahead = Infinity } = {}) {
+        Object.assign(this, { server, window, pause, ahead, pad: 'p'.repeat(pad) });
         this.channels = Array.from({ length: channels }, (_, i) => `chaos ${i}`);
         this.counts = { subscribers, publishers };
         this.subs = [];
@@ -45,10 +46,12 @@ export class Load {
     }
     async drive(p) {
         while (this.running && !p.c.ended) {
-            if (p.open < this.window) this.publish(p, this.channels[(p.seq * 7 + p.index) % this.channels.length]);
+            if (p.open < this.window && this.lag() < this.ahead) this.publish(p, this.channels[(p.seq * 7 + p.index) % this.channels.length]);
             await sleep(this.pause);
         }
     }
+    /** Messages that the last of the subscribers does not have yet. */
+    lag() { return this.messages.length - Math.min(...this.livingSubs().map(s => s.since + s.got.size)); }
     publish(p, channel) {
         const m = { id: this.messages.length, pub: p.index, channel, seq: p.seq++, state: 'open', at: Date.now() };
         this.messages.push(m);
