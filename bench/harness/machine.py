@@ -3,10 +3,27 @@ import datetime
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
+import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+PROGRAMS = ("ringcast", "ringcast-worker", "ringcast-broker", "ringcast-bench")
+
+
+def binaries(given, more=()):
+    """The directory that was given, or build/release/bin with these programs just built."""
+    if given:
+        return pathlib.Path(given).resolve()
+    if not shutil.which("cmake") or not shutil.which("ninja"):
+        sys.exit("no cmake or no ninja: ./deploy/run installs what a build needs (docs/HACKING.md)")
+    print("building (build/release)", file=sys.stderr, flush=True)
+    for cmd in (["cmake", "--preset", "release"], ["cmake", "--build", "--preset", "release", "--target", *PROGRAMS, *more]):
+        subprocess.run(cmd, cwd=ROOT, check=True, stdout=sys.stderr)
+    return ROOT / "build" / "release" / "bin"
 
 
 def read(path, default=""):

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """Tests of what bench/compare and bench/run conclude from figures: no server, no time. A rival that is ahead must be said to be."""
+import importlib.machinery
+import importlib.util
 import math
 import pathlib
 import sys
@@ -93,6 +95,32 @@ class Report(unittest.TestCase):
         self.assertLessEqual({"latency", "throughput", "cpu-full", "memory"}, drawn.keys())
         for _, picture in drawn.values():
             xml.dom.minidom.parseString(svg.standalone(picture))
+
+
+def script(name):
+    """A program of bench/ as a module."""
+    path = str(pathlib.Path(__file__).resolve().parent.parent / name)
+    spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Capacity(unittest.TestCase):
+    def search(self, limit, low=1000, high=4e6, steps=12):
+        return script("capacity").search(lambda rate: {"rate": rate, "passes": rate <= limit}, low, high, steps)
+
+    def test_the_limit_is_found(self):
+        for limit in (1500, 77000, 3e6):
+            rate, runs = self.search(limit)
+            self.assertLessEqual(rate, limit)
+            self.assertGreater(rate, 0.99 * limit)
+            self.assertEqual([r["rate"] for r in runs], sorted(r["rate"] for r in runs))
+
+    def test_what_was_not_measured_is_not_reported(self):
+        rate, runs = self.search(10)
+        self.assertIsNone(rate)
+        self.assertEqual(len(runs), 1)
 
 
 class Peers(unittest.TestCase):
