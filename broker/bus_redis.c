@@ -51,6 +51,7 @@ struct server {
     uint64_t hash;
     struct redis_link *pub, *sub;
     struct outbox out;
+    struct outbox_lane lane;  /* all of it */
     struct topic *dirty, *dirty_last;
     uint32_t rejoining;
     uint32_t confirmed, wanted;
@@ -458,12 +459,6 @@ on_pub_up(void *arg, struct redis_link *l)
     look_ready(arg);
 }
 
-/* Requests of a link that was lost. */
-struct coming_back {
-    struct server *server;
-    struct outbox out;
-};
-
 static void
 tell_fate(struct server *s, struct view full, uint64_t token, enum bus_fate fate)
 {
@@ -477,20 +472,19 @@ tell_fate(struct server *s, struct view full, uint64_t token, enum bus_fate fate
 static void
 take_back(void *arg, const struct redis_request *r)
 {
-    struct coming_back *back = arg;
-    if (!outbox_put_request(&back->out, r))
-        tell_fate(back->server, r->topic, r->token, BUS_DROPPED); /* memory is out */
+    struct server *s = arg;
+    if (outbox_put_back(&s->out, &s->lane, r) == NULL)
+        tell_fate(s, r->topic, r->token, BUS_DROPPED); /* memory is out, for a note, too: it is told out of its place */
 }
 
 static void
 on_pub_lost(void *arg, struct redis_link *l, const char *why)
 {
     struct server *s = arg;
-    struct coming_back back = {.server = s};
     (void)why;
     not_ready(s);
-    redis_link_take_back(l, take_back, &back);
-    outbox_put_front(&s->out, &back.out);
+    redis_link_take_back(l, take_back, s);
+    s->lane.back = NULL;
 }
 
 /* -- what links tell -- */
@@ -579,7 +573,7 @@ bound_of(const struct bus_redis *br)
 static bool
 goes_at_once(const struct server *s, enum bus_kind kind)
 {
-    return s->ready && (kind == BUS_CONTROL || (s->out.first == NULL && !is_held(s)));
+    return s->ready && (kind == BUS_CONTROL || (s->lane.first == NULL && !is_held(s)));
 }
 
 static bool
@@ -589,7 +583,7 @@ put(struct server *s, struct bus_topic topic, struct view head, struct view body
     struct view prefix = br->prefix[topic.kind];
     if (goes_at_once(s, topic.kind) && redis_link_publish(s->pub, VIEW("PUBLISH"), prefix, topic.name, head, body, token))
         return true;
-    if (!outbox_put(&s->out, VIEW("PUBLISH"), prefix, topic.name, head, body, token))
+    if (!outbox_put(&s->out, &s->lane, VIEW("PUBLISH"), prefix, topic.name, head, body, token))
         return false;
     uint32_t dropped = outbox_trim(&s->out, bound_of(br));
     if (dropped > 0) {
@@ -634,22 +628,33 @@ redis_is_up(const struct bus *bus, struct bus_topic topic)
     return s < end;
 }
 
-/* What waits goes out; of what was dropped is told when all before it is answered. */
+/* Of what was dropped is told when all before it is answered; more of it may be dropped meanwhile. */
+static void
+tell_dropped(struct server *s)
+{
+    for (struct outbox_item *i; (i = s->lane.first) != NULL && i->is_note && redis_link_open(s->pub) == 0;) {
+        while (i->dropped > 0) {
+            i->dropped--;
+            tell_fate(s, outbox_topic(i), i->token, BUS_DROPPED);
+        }
+        outbox_pop(&s->out, &s->lane);
+    }
+}
+
+static bool
+send_first(struct server *s, const struct outbox_item *i)
+{
+    struct redis_request r = outbox_request(i);
+    return s->ready && !is_held(s) && redis_link_again(s->pub, &r);
+}
+
+/* What waits goes out. */
 static void
 empty(struct server *s)
 {
-    for (struct outbox_item *i; (i = s->out.first) != NULL;) {
-        if (i->dropped) {
-            if (redis_link_open(s->pub) > 0)
-                break;
-            tell_fate(s, outbox_topic(i), i->token, BUS_DROPPED);
-        } else {
-            struct redis_request r = outbox_request(i);
-            if (!s->ready || is_held(s) || !redis_link_again(s->pub, &r))
-                break;
-        }
-        outbox_pop(&s->out);
-    }
+    tell_dropped(s);
+    while (s->lane.first != NULL && !s->lane.first->is_note && send_first(s, s->lane.first))
+        outbox_pop(&s->out, &s->lane);
 }
 
 static void
@@ -663,18 +668,23 @@ tell_hold(struct server *s)
     s->holding = held;
 }
 
-/* Notes of what was dropped take memory, too: when they alone reach the bound, a server that answers nothing in time is
- * not worth waiting for. */
+/* The oldest go. Notes of them take memory, too, so where they may be told none is left; when they alone reach the bound, a
+ * server that answers nothing in time is not worth waiting for. */
 static void
 keep_bound(struct server *s)
 {
-    uint32_t dropped = outbox_trim(&s->out, bound_of(s->br));
     char text[REDISURL_TEXT];
-    BUS_COUNT(s->br, redis_dropped_total, dropped);
-    if (s->out.trimmed != NULL && !s->full)
+    bool drops = s->out.notes > 0;
+    tell_dropped(s);
+    for (; s->out.bytes > bound_of(s->br) && s->out.oldest != NULL; drops = true) {
+        outbox_drop(&s->out);
+        BUS_COUNT(s->br, redis_dropped_total, 1);
+        tell_dropped(s);
+    }
+    if (drops && !s->full)
         log_warn("redis-dropped", "server=%s why=\"redis.out_queue is full: the oldest messages for it are dropped\"",
             redisurl_text(&s->where, text));
-    s->full = s->out.trimmed != NULL || s->full;
+    s->full |= drops;
     if (s->out.bytes > bound_of(s->br) && redis_link_is_up(s->pub))
         redis_link_end(s->pub, "it does not keep up, and redis.out_queue is full");
 }
@@ -700,11 +710,11 @@ redis_turn(struct bus *bus, struct mono now)
     for (uint32_t i = 0; i < br->server_count; i++) {
         struct server *s = &br->servers[i];
         tell_hold(s);
-        if (s->out.first != NULL) {
+        if (s->lane.first != NULL) {
             keep_bound(s);
             empty(s);
         }
-        if (s->out.first == NULL)
+        if (s->lane.first == NULL)
             s->full = false;
         if (s->dirty != NULL && (redis_link_is_up(s->sub) || s->left > 64 + s->wanted / 4))
             say_all(s);
@@ -715,7 +725,7 @@ redis_turn(struct bus *bus, struct mono now)
     tell_state(br);
     show(br);
     for (uint32_t i = 0; i < br->server_count; i++) /* a link was lost: what came back is looked at soon */
-        if (br->servers[i].out.first != NULL && (!br->servers[i].ready || is_held(&br->servers[i])))
+        if (br->servers[i].lane.first != NULL && (!br->servers[i].ready || is_held(&br->servers[i])))
             wait = MIN(wait, 10u);
     return wait;
 }
@@ -753,7 +763,7 @@ redis_close(struct bus *bus)
         sentinel_close(br->sentinel);
     redis_io_close(br->io);
     for (uint32_t i = 0; i < br->server_count; i++)
-        outbox_free(&br->servers[i].out);
+        outbox_empty(&br->servers[i].out, &br->servers[i].lane);
     for (uint32_t i = 0; br->table != NULL && i <= br->mask; i++)
         for (struct topic *t = br->table[i], *next; t != NULL; t = next) {
             next = t->next;

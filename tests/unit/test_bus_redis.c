@@ -1,7 +1,6 @@
-/* broker/bus_redis and broker/outbox against real redis-servers: what two hosts hear of each other while their server is
+/* broker/bus_redis against real redis-servers: what two hosts hear of each other while their server is
  * killed, stopped, restarted empty or refuses; several servers; bounds. */
 #include <setjmp.h>
-#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +8,6 @@
 
 #include "broker/bus.h"
 #include "broker/metrics.h"
-#include "broker/outbox.h"
 #include "tests/unit/t_redis.h"
 
 #include <cmocka.h>
@@ -557,79 +555,11 @@ settings_that_make_no_sense_are_refused(void **state)
     conf_defaults(&conf);
 }
 
-/* -- the outbox alone -- */
-
-static void
-an_outbox_keeps_order_and_its_bound(void **state)
-{
-    (void)state;
-    struct outbox o = {0}, more = {0};
-    uint64_t next = 100;
-    for (uint64_t i = 100; i < 200; i++)
-        assert_true(outbox_put(&o, VIEW("PUBLISH"), VIEW("p:"), VIEW("name"), VIEW("head"), VIEW("a body of some bytes, and more of them"), i));
-    size_t all = o.bytes;
-    assert_int_equal(outbox_trim(&o, all), 0);
-    unsigned notes = outbox_trim(&o, all * 3 / 4);
-    assert_in_range(notes, 20, 80);
-    assert_true(o.bytes <= all * 3 / 4);
-    for (uint64_t i = 50; i < 60; i++) {
-        struct redis_request r = {.token = i, .bytes = VIEW("*1\r\n$4\r\nPING\r\n")};
-        assert_true(outbox_put_request(&more, &r));
-    }
-    outbox_put_front(&o, &more);
-    assert_int_equal(o.count, 110);
-    for (uint64_t i = 50; i < 60; i++, outbox_pop(&o))
-        assert_true(o.first->token == i && !o.first->dropped);
-    for (; o.first != NULL; next++, outbox_pop(&o)) {
-        assert_true(o.first->token == next);
-        assert_true(o.first->dropped == (next < 100 + notes));
-        assert_true(view_eq(outbox_topic(o.first), VIEW("p:name")));
-    }
-    assert_int_equal(next, 200);
-    assert_int_equal(o.bytes, 0);
-    for (uint64_t i = 0; i < 10; i++)
-        assert_true(outbox_put(&o, VIEW("PUBLISH"), VIEW("p:"), VIEW("name"), VIEW("head"), VIEW("body"), i));
-    assert_int_equal(outbox_trim(&o, 1), 10);
-    assert_int_equal(outbox_trim(&o, 1), 0);
-    outbox_free(&o);
-    assert_int_equal(o.bytes, 0);
-}
-
-/* Bytes of the heap, in use or not. */
-static size_t
-heap(void)
-{
-    struct mallinfo2 m = mallinfo2();
-    return m.arena + m.hblkhd;
-}
-
-/* What was dropped leaves no holes that nothing fits into. */
-static void
-an_outbox_takes_what_it_says(void **state)
-{
-    (void)state;
-    static const uint8_t body[4000];
-    struct outbox o = {0};
-    const size_t bound = 2u << 20;
-    size_t before = heap();
-    if (before == 0)
-        skip(); /* another allocator: with sanitizers */
-    for (uint64_t i = 0; i < 10000; i++) { /* 40 MB, while a server that is up answers nothing */
-        assert_true(outbox_put(&o, VIEW("PUBLISH"), VIEW("p:"), VIEW("name"), VIEW("head"), view_of(body, sizeof body), i));
-        (void)outbox_trim(&o, bound);
-    }
-    assert_true(o.bytes <= bound && o.count == 10000);
-    assert_true(heap() - before < bound * 3 / 2);
-    outbox_free(&o);
-}
-
 int
 main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(an_outbox_keeps_order_and_its_bound),
-        T(an_outbox_takes_what_it_says),
         T(settings_that_make_no_sense_are_refused),
         T(two_hosts_hear_each_other),
         T(names_are_any_bytes),
