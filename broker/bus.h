@@ -52,7 +52,9 @@ struct bus_ears {
     void (*on_joined)(void *arg, struct bus_topic topic);
     /* The link under a joined topic was lost; on_joined will follow. Not told for control topics. */
     void (*on_lost)(void *arg, struct bus_topic topic);
-    /* Once for each publish, in the order of publishes per topic. `token` as given. */
+    /* Once for each publish, for channels in the order of publishes per topic: also of what is dropped while something that
+     * was published before it is under way. broker/across concludes from what was taken that all before it is told.
+     * `token` as given. */
     void (*on_fate)(void *arg, struct bus_topic topic, uint64_t token, enum bus_fate fate);
     void (*on_state)(void *arg, enum bus_state state, const char *why);
 };

@@ -31,7 +31,7 @@ struct node {
     unsigned links_seen;       /* as its last turn knew */
     uint64_t joins;            /* so far: each has its number */
     bool returning;            /* topics of before a lost link are not all confirmed yet */
-    uint32_t slow, bound, refuse, twice, lose, deaf;
+    uint32_t slow, bound, window, refuse, twice, lose, deaf;
     bool partly, partly_seen;
     struct items topics;       /* that it wants */
     struct items says;         /* publishes without an answer, oldest first */
@@ -162,7 +162,7 @@ mem_open(const struct conf *conf, struct ring *ring, uint64_t *metrics, const st
     n->net = used;
     n->number = number;
     n->links = BUS_MEM_HEARS | BUS_MEM_SAYS;
-    n->slow = n->bound = UINT32_MAX;
+    n->slow = n->bound = n->window = UINT32_MAX;
     used->nodes[number] = n;
     return &n->bus;
 }
@@ -205,26 +205,39 @@ can_say(const struct node *n)
     return n->links_seen == (BUS_MEM_HEARS | BUS_MEM_SAYS) && !n->returning;
 }
 
+/* How many wait for a link or for room on it, beyond those that the next turn sends; and the oldest of these. */
+static uint32_t
+waiting(const struct node *n, struct item **oldest)
+{
+    uint32_t under_way = 0, waits = 0;
+    *oldest = NULL;
+    if (can_say(n) && n->window == UINT32_MAX)
+        return 0;
+    for (struct item *i = n->says.first; i != NULL; i = i->next) {
+        under_way += i->sent;
+        if (i->sent || i->dropped)
+            continue;
+        waits++;
+        *oldest = *oldest != NULL ? *oldest : i;
+    }
+    uint32_t room = can_say(n) && under_way < n->window ? n->window - under_way : 0;
+    return waits - MIN(waits, room);
+}
+
 static bool
 mem_is_up(const struct bus *bus, struct bus_topic t)
 {
+    const struct node *n = container_of(bus, struct node, bus);
+    struct item *oldest;
     (void)t;
-    return can_say(container_of(bus, struct node, bus));
+    return can_say(n) && waiting(n, &oldest) == 0;
 }
 
-/* The oldest that waits for a link and has not given way. */
 static void
 drop_oldest(struct node *n)
 {
-    uint32_t waiting = 0;
-    struct item *oldest = NULL;
-    for (struct item *i = n->says.first; i != NULL; i = i->next) {
-        if (i->sent || i->dropped)
-            continue;
-        waiting++;
-        oldest = oldest != NULL ? oldest : i;
-    }
-    if (waiting > n->bound)
+    struct item *oldest;
+    if (waiting(n, &oldest) > n->bound)
         oldest->dropped = true;
 }
 
@@ -234,8 +247,7 @@ mem_publish(struct bus *bus, struct bus_topic t, struct view head, struct view b
     struct node *n = node_of(bus);
     struct item *i = item_new(ITEM_MESSAGE, t, head, body, token);
     push(&n->says, i);
-    if (!can_say(n))
-        drop_oldest(n);
+    drop_oldest(n);
     return i != NULL;
 }
 
@@ -338,7 +350,9 @@ send_out(struct node *n)
     for (const struct item *i = n->topics.first; i != NULL; i = i->next)
         all = all && i->confirmed;
     n->returning = n->returning && !all;
-    for (struct item *i = n->says.first; can_say(n) && i != NULL; i = i->next) {
+    uint32_t under_way = 0;
+    for (struct item *i = n->says.first; can_say(n) && i != NULL && under_way < n->window; i = i->next) {
+        under_way += i->sent;
         if (i->sent || i->dropped)
             continue;
         struct item *copy = item_new(ITEM_MESSAGE, item_topic(i), item_message(i), VIEW_NONE, i->token);
@@ -346,6 +360,7 @@ send_out(struct node *n)
             copy->bytes[copy->name_n + BUS_AGAIN_AT] |= BUS_AGAIN;
         push(&n->to_server, copy);
         i->sent = true;
+        under_way++;
     }
 }
 
@@ -510,6 +525,12 @@ void
 bus_mem_bound(struct bus_mem_net *net, unsigned node, uint32_t publishes)
 {
     net->nodes[node]->bound = publishes;
+}
+
+void
+bus_mem_window(struct bus_mem_net *net, unsigned node, uint32_t publishes)
+{
+    net->nodes[node]->window = publishes;
 }
 
 void

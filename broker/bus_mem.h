@@ -23,8 +23,10 @@ bool bus_mem_is_idle(const struct bus *);
 unsigned bus_mem_carry(struct bus_mem_net *, unsigned node, unsigned publishes, unsigned topics);
 /* Most that a broker's turn takes of what is on its way to it, on each of its links; UINT32_MAX: all. */
 void bus_mem_slow(struct bus_mem_net *, unsigned node, uint32_t a_turn);
-/* Publishes that may wait for a link; above, the oldest goes. */
+/* Publishes that may wait for a link or for room on it; above, the oldest goes. */
 void bus_mem_bound(struct bus_mem_net *, unsigned node, uint32_t publishes);
+/* Publishes that may be under way on a link. */
+void bus_mem_window(struct bus_mem_net *, unsigned node, uint32_t publishes);
 
 /* Faults. What was on its way on a link that is cut is gone; the broker notices with its next turn. */
 enum bus_mem_link { BUS_MEM_HEARS = 1, BUS_MEM_SAYS = 2 };

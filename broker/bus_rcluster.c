@@ -15,6 +15,7 @@
 
 #include "broker/bus.h"
 #include "broker/metrics.h"
+#include "broker/outbox.h"
 #include "broker/rnodes.h"
 #include "broker/rtopic.h"
 #include "common/log.h"
@@ -36,23 +37,11 @@ static const char tags[COPIES][5] = {"{um}", "{sm}", "{pm}"};
 #define REDIRECTS_MAX 5
 #define BATCH_NAMES 512
 #define BATCH_BYTES 32768
-/* Of a message that waits, beside its bytes. */
-#define WAITING_OVERHEAD 64
 #define CONTROLS_MAX 4096
-
-struct waiting {
-    struct waiting *next;               /* of its slot */
-    struct waiting *older, *newer;      /* of all */
-    uint64_t token;
-    uint32_t topic_n, n;
-    uint16_t slot;
-    uint8_t bytes[];                    /* topic, payload */
-};
 
 struct rslot {
     struct rtopic *todo, *calm;         /* those to be asked for or left, the others */
-    struct waiting *head, *tail;        /* not sent, in order */
-    struct waiting *again;              /* the last of those that came back, while the slot is held */
+    struct outbox_lane out;             /* not sent, in order; something is back only while the slot is held */
     struct mono not_before;             /* what waits goes out; publishes */
     struct mono sub_not_before;         /* the same of topics */
     uint32_t inflight;                  /* publishes at `pub_at` without a reply */
@@ -87,9 +76,8 @@ struct rcluster {
     struct mono now;
     struct slots todo, queued;
     bool look_todo, look_queued;
-    struct waiting *oldest, *newest;
-    size_t queued_bytes;
-    struct waiting *dropped, *dropped_last; /* their fate is not told yet; without their payload */
+    struct outbox out;                      /* what waits, of all slots */
+    bool full;                              /* messages were dropped since the outbox was empty */
     uint32_t wanted, joined;                /* topics; those of the wanted that are confirmed */
     uint32_t missed;                        /* told as lost and not back */
     struct mono look_at;                    /* whatever the two flags say */
@@ -417,21 +405,6 @@ say_all(struct rcluster *r)
 
 /* -- what waits -- */
 
-static struct waiting *
-queue_pop(struct rcluster *r, struct rslot *s)
-{
-    struct waiting *w = s->head;
-    s->head = w->next;
-    if (s->head == NULL)
-        s->tail = NULL;
-    if (s->again == w)
-        s->again = NULL;
-    *(w->older != NULL ? &w->older->newer : &r->oldest) = w->newer;
-    *(w->newer != NULL ? &w->newer->older : &r->newest) = w->older;
-    r->queued_bytes -= w->topic_n + w->n + WAITING_OVERHEAD;
-    return w;
-}
-
 static void
 tell_fate(struct rcluster *r, struct view name, uint64_t token, enum bus_fate fate)
 {
@@ -454,73 +427,66 @@ tell_fate(struct rcluster *r, struct view name, uint64_t token, enum bus_fate fa
         r->bus.ears->on_fate(r->bus.arg, topic, what, fate);
 }
 
-/* The oldest go. Their fate is told from the turn; till then they keep their name. */
+/* Something waits in the slot. */
 static void
-trim(struct rcluster *r)
+queued(struct rcluster *r, uint16_t slot)
 {
-    while (r->queued_bytes > r->bus.conf->redis_out_queue && r->oldest != NULL) {
-        struct waiting *w = queue_pop(r, &r->slot[r->oldest->slot]);
-        struct waiting *small = realloc(w, sizeof *w + w->topic_n);
-        w = small != NULL ? small : w;
-        w->next = NULL;
-        *(r->dropped != NULL ? &r->dropped_last->next : &r->dropped) = w;
-        r->dropped_last = w;
-        ADD(r, redis_dropped_total, 1);
+    slots_add(&r->queued, slot, &r->slot[slot].is_queued);
+    r->look_queued = true;
+}
+
+static void
+count_dropped(struct rcluster *r, uint32_t dropped)
+{
+    ADD(r, redis_dropped_total, dropped);
+    if (dropped > 0 && !r->full)
+        log_warn("redis-dropped", "why=\"redis.out_queue is full: the oldest messages are dropped\"");
+    r->full |= dropped > 0;
+}
+
+/* What was dropped is told of when nothing that was said before it waits or is under way: it is first in its slot, and either
+ * nothing of the slot is under way, or it came back, and what is under way was said later. More of it may be dropped meanwhile. */
+static void
+slot_tell_dropped(struct rcluster *r, struct rslot *s)
+{
+    for (struct outbox_item *i; (i = s->out.first) != NULL && i->is_note && (s->inflight == 0 || s->out.back != NULL);) {
+        while (i->dropped > 0) {
+            i->dropped--;
+            tell_fate(r, outbox_topic(i), i->token, BUS_DROPPED);
+        }
+        outbox_pop(&r->out, &s->out);
+    }
+    if (s->out.first == NULL)
+        s->ask_at = RNODES_NONE; /* it was named for what waited */
+}
+
+/* The oldest go. Of what may be told of no note is left, which would take room from others. The ears may publish. */
+static void
+keep_bound(struct rcluster *r)
+{
+    while (r->out.bytes > r->bus.conf->redis_out_queue && r->out.oldest != NULL) {
+        struct rslot *s = container_of(r->out.oldest->lane, struct rslot, out);
+        outbox_drop(&r->out);
+        count_dropped(r, 1);
+        slot_tell_dropped(r, s);
     }
 }
 
+/* Notes take memory, too: when they alone reach the bound, nodes that answer nothing in time are not worth waiting for.
+ * While the ears publish the list grows at its end, and no slot is in it twice. */
 static void
 tell_dropped(struct rcluster *r)
 {
-    for (struct waiting *w; (w = r->dropped) != NULL;) {
-        r->dropped = w->next;
-        tell_fate(r, view_of(w->bytes, w->topic_n), w->token, BUS_DROPPED);
-        free(w);
+    for (uint32_t i = 0; i < r->queued.n && r->out.notes > 0; i++)
+        slot_tell_dropped(r, &r->slot[r->queued.v[i]]);
+    keep_bound(r);
+    for (uint32_t i = 0; i < r->queued.n && r->out.bytes > r->bus.conf->redis_out_queue; i++) {
+        const struct rslot *s = &r->slot[r->queued.v[i]];
+        const struct rnode *n = s->out.first != NULL && s->inflight > 0 ? rnodes_at(r->nodes, s->pub_at) : NULL;
+        if (n != NULL && n->pub != NULL && redis_link_is_up(n->pub))
+            redis_link_end(n->pub, "it does not keep up, and redis.out_queue is full");
     }
-}
-
-/* Behind all that waits; or, of those that came back, behind the last that did. */
-static void
-queue_put(struct rcluster *r, struct waiting *w, bool comes_back)
-{
-    struct rslot *s = &r->slot[w->slot];
-    struct waiting **at = !comes_back ? (s->tail != NULL ? &s->tail->next : &s->head) :
-        s->again != NULL ? &s->again->next : &s->head;
-    w->next = *at;
-    *at = w;
-    if (w->next == NULL)
-        s->tail = w;
-    if (comes_back) {
-        s->again = w;
-        w->newer = r->oldest;
-        w->older = NULL;
-        *(r->oldest != NULL ? &r->oldest->older : &r->newest) = w;
-        r->oldest = w;
-    } else {
-        w->older = r->newest;
-        w->newer = NULL;
-        *(r->newest != NULL ? &r->newest->newer : &r->oldest) = w;
-        r->newest = w;
-    }
-    r->queued_bytes += w->topic_n + w->n + WAITING_OVERHEAD;
-    slots_add(&r->queued, w->slot, &s->is_queued);
-    r->look_queued = true;
-    trim(r);
-}
-
-static struct waiting *
-waiting_new(uint16_t slot, struct view topic, struct view head, struct view body, uint64_t token)
-{
-    struct waiting *w = malloc(sizeof *w + topic.n + head.n + body.n);
-    if (w == NULL)
-        return NULL;
-    *w = (struct waiting){.token = token, .slot = slot, .topic_n = (uint32_t)topic.n, .n = (uint32_t)(head.n + body.n)};
-    memcpy(w->bytes, topic.p, topic.n);
-    if (head.n > 0)
-        memcpy(w->bytes + topic.n, head.p, head.n);
-    if (body.n > 0)
-        memcpy(w->bytes + topic.n + head.n, body.p, body.n);
-    return w;
+    r->full &= r->out.count > 0;
 }
 
 /* -- publishing -- */
@@ -537,7 +503,7 @@ send_now(struct rcluster *r, uint16_t slot, struct view name, struct view head, 
 {
     struct rslot *s = &r->slot[slot];
     const struct rnode *n = rnodes_owner(r->nodes, slot);
-    if (s->head != NULL || !slot_is_open(r, s, n) ||
+    if (s->out.first != NULL || !slot_is_open(r, s, n) ||
         !redis_link_publish(n->pub, VIEW("SPUBLISH"), VIEW_NONE, name, head, body, token))
         return false;
     s->inflight++;
@@ -551,10 +517,11 @@ send_or_queue(struct rcluster *r, struct view name, struct view head, struct vie
     uint16_t slot = slot_of(name);
     if (send_now(r, slot, name, head, body, token))
         return true;
-    struct waiting *w = waiting_new(slot, name, head, body, token);
-    if (w != NULL)
-        queue_put(r, w, false);
-    return w != NULL;
+    if (!outbox_put(&r->out, &r->slot[slot].out, VIEW("SPUBLISH"), VIEW_NONE, name, head, body, token))
+        return false;
+    queued(r, slot);
+    count_dropped(r, outbox_trim(&r->out, r->bus.conf->redis_out_queue)); /* told of by the turn */
+    return true;
 }
 
 static bool
@@ -586,8 +553,8 @@ static bool
 rcluster_publish(struct bus *bus, struct bus_topic topic, struct view head, struct view body, uint64_t token)
 {
     struct rcluster *r = of(bus);
-    uint64_t most = MIN(bus->conf->redis_max_bulk, bus->conf->redis_out_queue);
-    if (head.n > most || body.n > most - head.n)
+    size_t n = head.n + body.n, topic_n = strlen(bus->conf->redis_prefix) + 1 + TAG_BYTES + topic.name.n;
+    if (n > bus->conf->redis_max_bulk || outbox_cost(VIEW("SPUBLISH"), topic_n, n) > bus->conf->redis_out_queue)
         return false;
     if (topic.kind == BUS_CONTROL)
         return publish_control(r, topic, head, body, token);
@@ -603,25 +570,24 @@ rcluster_is_up(const struct bus *bus, struct bus_topic topic)
         struct view name = name_of(r, topic, i);
         uint16_t slot = slot_of(name);
         const struct rslot *s = &r->slot[slot];
-        if (name.n > 0 && s->head == NULL && slot_is_open(r, s, rnodes_owner(r->nodes, slot)))
+        if (name.n > 0 && s->out.first == NULL && slot_is_open(r, s, rnodes_owner(r->nodes, slot)))
             return true;
     }
     return false;
 }
 
-/* False: no room, or the node is not there. */
+/* False: no room. */
 static bool
 send_first(struct rcluster *r, struct rslot *s, struct rnode *n, bool asking)
 {
-    const struct waiting *w = s->head;
-    struct view topic = view_of(w->bytes, w->topic_n), payload = view_of(w->bytes + w->topic_n, w->n);
+    const struct redis_request q = outbox_request(s->out.first);
     if (asking && !redis_link_command(n->pub, VIEW("ASKING"), NULL, 0, 0))
         return false;
-    if (!redis_link_publish(n->pub, VIEW("SPUBLISH"), VIEW_NONE, topic, payload, VIEW_NONE, w->token))
+    if (!redis_link_again(n->pub, &q))
         return false;
     s->inflight++;
     s->pub_at = n->index;
-    free(queue_pop(r, s));
+    outbox_pop(&r->out, &s->out);
     return true;
 }
 
@@ -633,9 +599,9 @@ slot_send(struct rcluster *r, uint16_t slot)
     struct rnode *n = asking ? rnodes_at(r->nodes, s->ask_at) : rnodes_owner(r->nodes, slot);
     if (!slot_is_open(r, s, n))
         return;
-    while (s->head != NULL && send_first(r, s, n, asking))
+    while (s->out.first != NULL && !s->out.first->is_note && send_first(r, s, n, asking))
         ;
-    if (asking && s->head == NULL) {
+    if (asking && s->out.first == NULL) {
         s->ask_at = RNODES_NONE;
         s->is_held = s->inflight > 0; /* what is new goes to the owner, behind these */
     }
@@ -648,7 +614,7 @@ send_all(struct rcluster *r)
     for (uint32_t i = 0; i < r->queued.n; i++) {
         uint16_t slot = r->queued.v[i];
         slot_send(r, slot);
-        r->slot[slot].is_queued = r->slot[slot].head != NULL;
+        r->slot[slot].is_queued = r->slot[slot].out.first != NULL;
         if (r->slot[slot].is_queued)
             r->queued.v[left++] = slot;
     }
@@ -670,7 +636,7 @@ slot_ebbs(struct rcluster *r, struct rslot *s)
     if (s->inflight > 0 && --s->inflight > 0)
         return;
     s->is_held = false;
-    s->again = NULL;
+    s->out.back = NULL;
     r->look_queued = true;
 }
 
@@ -686,14 +652,14 @@ static void
 come_back(struct rcluster *r, uint16_t slot, const struct redis_request *q, bool was_taken)
 {
     struct rslot *s = &r->slot[slot];
-    struct waiting *w = waiting_new(slot, q->topic, q->payload, VIEW_NONE, q->token);
+    struct outbox_item *i = outbox_put_back(&r->out, &s->out, q);
     s->is_held = true;
-    if (w == NULL) {
-        tell_fate(r, q->topic, q->token, BUS_DROPPED);
+    if (i == NULL) {
+        tell_fate(r, q->topic, q->token, BUS_DROPPED); /* memory is out, for a note, too: it is told out of its place */
     } else {
-        if (was_taken && w->n > BUS_AGAIN_AT)
-            w->bytes[w->topic_n + BUS_AGAIN_AT] |= BUS_AGAIN;
-        queue_put(r, w, true);
+        if (was_taken && i->payload_n > BUS_AGAIN_AT)
+            i->bytes[i->payload_at + BUS_AGAIN_AT] |= BUS_AGAIN;
+        queued(r, slot);
     }
     slot_ebbs(r, s);
 }
@@ -730,7 +696,7 @@ pub_on_reply(void *arg, struct redis_link *link, const struct redis_request *q, 
     struct slotmap_redirect to;
     if (reply->v[0].kind == REDIS_ERROR && slotmap_judge(reply->v[0].text, &to) != SLOTMAP_ERROR) {
         send_elsewhere(r, n, slot, q, reply->v[0].text);
-    } else if (s->again != NULL) {
+    } else if (s->out.back != NULL) {
         come_back(r, slot, q, true); /* one before it did: in order */
     } else {
         slot_ebbs(r, s);
@@ -738,6 +704,7 @@ pub_on_reply(void *arg, struct redis_link *link, const struct redis_request *q, 
         tell_fate(r, q->topic, q->token, reply->v[0].kind == REDIS_INTEGER ? BUS_TAKEN : BUS_REFUSED);
     }
     r->look_queued |= r->queued.n > 0;
+    keep_bound(r);
     tell_all(r);
 }
 
@@ -771,6 +738,7 @@ pub_on_lost(void *arg, struct redis_link *link, const char *why)
     redis_link_take_back(link, taken_back, r);
     rnodes_want_map(r->nodes);
     r->look_state = true;
+    keep_bound(r);
 }
 
 /* A command for names of one slot was refused. */
@@ -947,14 +915,14 @@ rcluster_turn(struct bus *bus, struct mono now)
     tell_all(r);
     if (r->todo.n > 0 && (look || r->look_todo))
         say_all(r);
+    tell_dropped(r);
     if (r->queued.n > 0 && (look || r->look_queued))
         send_all(r);
-    tell_dropped(r);
     uint32_t io_ms = redis_io_turn(r->io, now);
     tell_all(r);
     if (look || r->look_state)
         tell_state(r);
-    metric_set(bus->metrics, BM_redis_queue_bytes, r->queued_bytes);
+    metric_set(bus->metrics, BM_redis_queue_bytes, r->out.bytes);
     metric_set(bus->metrics, BM_redis_topics, r->joined);
     metric_set(bus->metrics, BM_redis_topics_waiting, r->wanted - r->joined);
     if (r->todo.n > 0 || r->queued.n > 0)
@@ -1001,12 +969,8 @@ rcluster_close(struct bus *bus)
         rnodes_close(r->nodes);
     if (r->io != NULL)
         redis_io_close(r->io);
-    while (r->oldest != NULL)
-        free(queue_pop(r, &r->slot[r->oldest->slot]));
-    for (struct waiting *w; (w = r->dropped) != NULL;) {
-        r->dropped = w->next;
-        free(w);
-    }
+    for (uint32_t i = 0; i < r->queued.n; i++)
+        outbox_empty(&r->out, &r->slot[r->queued.v[i]].out);
     rtopics_fini(&r->topics);
     buf_free(&r->name);
     free(r->controls);

@@ -29,6 +29,9 @@ struct bus_rig {
     void (*bound)(unsigned i);
     /* The server answers the next publish with an error; NULL where that can't be had. */
     void (*refuse)(unsigned i);
+    /* The servers take what they are sent, some of it, and answer nothing, until they go on. */
+    void (*stall)(void);
+    void (*go_on)(void);
     bool by_topic; /* fates keep the order of publishes per topic only: there are several servers */
 };
 
@@ -43,7 +46,32 @@ static struct told {
     uint64_t last_token;
     char text[65536];
     size_t n;
+    struct {
+        uint8_t name[64];
+        size_t n;
+        enum bus_kind kind;
+        uint64_t last_token;
+    } topic[16];
+    unsigned topics;
 } told[BUS_NODES];
+
+/* The token of the last publish on a topic whose fate was told. */
+static uint64_t *
+told_last(struct told *t, struct bus_topic topic)
+{
+    unsigned i = 0;
+    while (i < t->topics && (t->topic[i].kind != topic.kind || !view_eq(view_of(t->topic[i].name, t->topic[i].n), topic.name)))
+        i++;
+    assert_true(i < ARRAY_LEN(t->topic) && topic.name.n <= sizeof t->topic[i].name);
+    if (i == t->topics) {
+        t->topic[i].kind = topic.kind;
+        t->topic[i].n = topic.name.n;
+        if (topic.name.n > 0)
+            memcpy(t->topic[i].name, topic.name.p, topic.name.n);
+        t->topics++;
+    }
+    return &t->topic[i].last_token;
+}
 
 static void
 tell(struct told *t, const char *what, struct bus_topic topic, struct view bytes)
@@ -82,8 +110,11 @@ static void
 tell_fate(void *arg, struct bus_topic topic, uint64_t token, enum bus_fate fate)
 {
     struct told *t = arg;
-    (void)topic;
+    uint64_t *last = told_last(t, topic);
     t->in_call += t->calling;
+    if (token <= *last)
+        fail_msg("the fate of %u comes after that of %u, which was said later", (unsigned)token, (unsigned)*last);
+    *last = token;
     if (token != t->last_token + 1 && !rig->by_topic)
         fail_msg("the fate of %u comes after that of %u", (unsigned)token, (unsigned)t->last_token);
     t->last_token = token;
@@ -332,6 +363,30 @@ bus_when_too_much_waits_the_oldest_goes_and_is_told(void **state)
     assert_non_null(strstr(told[1].text, "x the last\n"));
 }
 
+/* Whatever waits behind them. */
+static void
+bus_the_fate_of_what_is_dropped_waits_for_what_is_under_way(void **state)
+{
+    (void)state;
+    static const uint8_t big[1000];
+    struct bus_topic t = bus_chan("x");
+    rig->bound(0);
+    bus_join(1, t);
+    BUS_UNTIL(told[1].joined == 1);
+    rig->stall();
+    for (unsigned i = 0; i < 1250; i++) {
+        bus_say(0, t, view_of(big, sizeof big));
+        if (i % 100 == 0)
+            rig->pump();
+    }
+    bus_say(0, t, VIEW("the last"));
+    bus_quiet();
+    rig->go_on();
+    BUS_UNTIL(told[0].taken + told[0].dropped == 1251 && told[1].messages >= told[0].taken);
+    assert_true(told[0].taken > 0 && told[0].dropped > 0);
+    assert_non_null(strstr(told[1].text, "x the last\n"));
+}
+
 static void
 bus_a_refused_publish_is_told_and_the_next_goes_on(void **state)
 {
@@ -366,6 +421,7 @@ bus_it_says_how_it_is(void **state)
         BUS_CASE(bus_a_lost_link_is_told_and_confirmed_again),                                     \
         BUS_CASE(bus_what_waited_for_a_link_comes_in_order_after_topics),                          \
         BUS_CASE(bus_when_too_much_waits_the_oldest_goes_and_is_told),                             \
+        BUS_CASE(bus_the_fate_of_what_is_dropped_waits_for_what_is_under_way),                     \
         BUS_CASE(bus_a_refused_publish_is_told_and_the_next_goes_on), BUS_CASE(bus_it_says_how_it_is)
 
 #endif

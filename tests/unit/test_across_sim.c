@@ -304,6 +304,8 @@ start(unsigned host)
     w.inc[w.inc_of[host]] = (struct inc){.host = host};
     if (w.mode & M_BOUND)
         bus_mem_bound(w.net, bus_mem_node(h->b.bus), 4 + rnd(8));
+    if ((w.mode & M_BOUND) && rnd(2))
+        bus_mem_window(w.net, bus_mem_node(h->b.bus), 2 + rnd(8));
 }
 
 static void

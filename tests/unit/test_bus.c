@@ -5,6 +5,7 @@
 
 static struct bus_mem_net *net;
 static struct bus *buses[BUS_NODES];
+static bool stalls;
 
 static struct bus *
 mem_open(unsigned i, const struct bus_ears *ears, void *arg)
@@ -12,6 +13,7 @@ mem_open(unsigned i, const struct bus_ears *ears, void *arg)
     struct conf_error err;
     if (net == NULL)
         net = bus_mem_net_new();
+    stalls = false;
     bus_mem_use(net);
     buses[i] = bus_mem.open(NULL, NULL, NULL, ears, arg, &err);
     return buses[i];
@@ -34,7 +36,7 @@ mem_pump(void)
     for (unsigned i = 0; i < BUS_NODES; i++)
         if (buses[i] != NULL) {
             (void)bus_mem.turn(buses[i], mono_now());
-            (void)bus_mem_carry(net, bus_mem_node(buses[i]), UINT32_MAX, UINT32_MAX);
+            (void)bus_mem_carry(net, bus_mem_node(buses[i]), stalls ? 0 : UINT32_MAX, UINT32_MAX);
         }
 }
 
@@ -54,6 +56,19 @@ static void
 mem_bound(unsigned i)
 {
     bus_mem_bound(net, bus_mem_node(buses[i]), 50);
+    bus_mem_window(net, bus_mem_node(buses[i]), 1000);
+}
+
+static void
+mem_stall(void)
+{
+    stalls = true;
+}
+
+static void
+mem_go_on(void)
+{
+    stalls = false;
 }
 
 static void
@@ -62,7 +77,8 @@ mem_refuse(unsigned i)
     bus_mem_refuse(net, bus_mem_node(buses[i]), 1);
 }
 
-static const struct bus_rig mem = {"mem", mem_open, mem_close, mem_pump, mem_cut, mem_heal, mem_bound, mem_refuse, false};
+static const struct bus_rig mem = {"mem", mem_open, mem_close, mem_pump, mem_cut, mem_heal, mem_bound, mem_refuse, mem_stall,
+    mem_go_on, false};
 
 static void
 without_a_redis_there_is_no_bus(void **state)

@@ -91,9 +91,24 @@ redis_bound(unsigned i)
     confs[i].redis_out_queue = 65536;
 }
 
+static void
+redis_stall(void)
+{
+    for (unsigned k = 0; k < server_count; k++)
+        t_redis_pause(&servers[k]);
+}
+
+static void
+redis_go_on(void)
+{
+    for (unsigned k = 0; k < server_count; k++)
+        t_redis_resume(&servers[k]);
+}
+
 /* A server can't be told to refuse just one: test_bus_redis.c has refusals. */
-static const struct bus_rig redis = {"redis", redis_open, redis_close, redis_pump, redis_cut, redis_heal, redis_bound, NULL, false},
-    several = {"several", redis_open, redis_close, redis_pump, redis_cut, redis_heal, redis_bound, NULL, true};
+static const struct bus_rig redis = {"redis", redis_open, redis_close, redis_pump, redis_cut, redis_heal, redis_bound, NULL, redis_stall,
+    redis_go_on, false}, several = {"several", redis_open, redis_close, redis_pump, redis_cut, redis_heal, redis_bound, NULL, redis_stall,
+    redis_go_on, true};
 
 static int
 start(void **state)
