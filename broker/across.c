@@ -887,6 +887,20 @@ on_message(void *arg, struct bus_topic topic, struct view bytes)
 
 /* -- topics -- */
 
+/* The interest that a subscribe was for. */
+static struct interest
+interest_of(const struct pend *r)
+{
+    return (struct interest){.peer = r->peer, .chan = r->ring_chan, .gen = r->ring_gen};
+}
+
+/* A later ring in the same slot may have an interest of the same handle. */
+static bool
+is_same_ring(const struct broker *b, const struct pend *r)
+{
+    return pool_find(&b->peers, r->peer, r->peer_gen) != NULL;
+}
+
 /* Its subscribes have waited for this. A wait that ended with its time was taken out before. */
 static void
 waits_end(struct across *a, struct across_chan *ac)
@@ -894,6 +908,8 @@ waits_end(struct across *a, struct across_chan *ac)
     for (uint64_t at = ac->wait_first, next; at != 0; at = next) {
         struct pend *r = pends_at(&a->subs, at);
         next = r->next;
+        if (is_same_ring(a->b, r))
+            chan_stand(ac->ch, interest_of(r));
         peer_resolve(a->b, r->peer, r->peer_gen, r->answer, ERR_NONE);
         pends_end(&a->subs, at);
     }
@@ -1019,14 +1035,14 @@ across_subscribe(struct broker *b, struct peer *p, struct chan *ch, struct inter
         *err = ERR_BROKER_CHANNELS;
         return ACROSS_DONE;
     }
-    if (ch->across->confirmed)
-        return ACROSS_DONE;
-    /* A ring that comes back from another broker has told its clients long ago that they are subscribed. */
+    /* A ring that comes back from another broker has told its clients long ago that they are subscribed. One that asks
+     * for the first time has not, whoever else is new: nothing can have passed its clients by. */
     bool waits = wants_answer && b->conf->bus_subscribe_wait > 0;
-    ch->across->unsure |= !waits;
-    if (!waits)
-        return ACROSS_DONE;
-    return wait_for_bus(a, p, ch->across, i);
+    if (!ch->across->confirmed && waits)
+        return wait_for_bus(a, p, ch->across, i);
+    ch->across->unsure |= !ch->across->confirmed;
+    chan_stand(ch, i);
+    return ACROSS_DONE;
 }
 
 void
@@ -1065,10 +1081,12 @@ sub_late(struct across *a, uint64_t at)
         ac->wait_last = 0;
     pends_end(&a->subs, at);
     COUNT(b, bus_unconfirmed_total);
-    bool ok = is_word(b->conf->bus_unconfirmed, "ack");
+    bool ok = is_word(b->conf->bus_unconfirmed, "ack"), same = is_same_ring(b, &r);
     ac->unsure |= ok;
+    if (ok && same)
+        chan_stand(ch, interest_of(&r));
     peer_resolve(b, r.peer, r.peer_gen, r.answer, ok ? ERR_NONE : ERR_BUS_UNCONFIRMED);
-    if (!ok)
+    if (!ok && same && !chan_stands(ch, interest_of(&r))) /* or other clients of the ring go on hearing it */
         peer_unwant(b, r.peer, r.peer_gen, r.ring_chan, r.ring_gen);
 }
 

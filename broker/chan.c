@@ -141,13 +141,45 @@ interests_grow(struct chan *ch)
     return true;
 }
 
+static bool
+is_handle(const struct interest *v, const struct interest *i)
+{
+    return v->peer == i->peer && v->chan == i->chan && v->gen == i->gen;
+}
+
+static struct interest *
+interest_find(struct chan *ch, const struct interest *i)
+{
+    struct interest *v = chan_interests(ch);
+    for (unsigned k = 0; k < ch->count; k++)
+        if (is_handle(&v[k], i))
+            return &v[k];
+    return NULL;
+}
+
+void
+chan_stand(struct chan *ch, struct interest i)
+{
+    struct interest *v = interest_find(ch, &i);
+    if (v != NULL)
+        v->stands = true;
+}
+
+bool
+chan_stands(struct chan *ch, struct interest i)
+{
+    const struct interest *v = interest_find(ch, &i);
+    return v != NULL && v->stands;
+}
+
 bool
 chan_join(struct broker *b, struct chan *ch, struct interest i)
 {
     struct interest *v = chan_interests(ch);
     for (unsigned k = 0; k < ch->count; k++)
         if (v[k].peer == i.peer) {
-            v[k] = i;
+            if (!is_handle(&v[k], &i)) /* said once more it goes on as it was */
+                v[k] = i;
             return true;
         }
     if (ch->count == ch->cap && !interests_grow(ch)) {
@@ -165,7 +197,7 @@ chan_leave(struct broker *b, struct chan *ch, struct interest i)
 {
     struct interest *v = chan_interests(ch);
     for (unsigned k = 0; k < ch->count; k++) {
-        if (v[k].peer != i.peer || v[k].chan != i.chan || v[k].gen != i.gen)
+        if (!is_handle(&v[k], &i))
             continue;
         v[k] = v[--ch->count];
         GAUGE(b, interests, b->metrics[BM_interests] - 1);
@@ -237,7 +269,7 @@ chan_publish(struct broker *b, uint32_t from, struct view name, bool has_data, s
 
 /* -- what comes from other hosts: nobody can be told to stop -- */
 
-#define MISSED_UNKNOWN UINT32_MAX /* nobody knows how many */
+#define MISSED_UNKNOWN (UINT32_MAX >> 1) /* nobody knows how many; all bits of interest.missed */
 
 static void
 miss(struct broker *b, struct interest *i, uint64_t count)
@@ -245,7 +277,7 @@ miss(struct broker *b, struct interest *i, uint64_t count)
     if (count == 0 || i->missed == MISSED_UNKNOWN)
         i->missed = MISSED_UNKNOWN;
     else
-        i->missed = (uint32_t)MIN(i->missed + count, (uint64_t)MISSED_UNKNOWN);
+        i->missed = MIN(i->missed + count, (uint64_t)MISSED_UNKNOWN) & MISSED_UNKNOWN;
     peer_at(b, i->peer)->missing = true;
 }
 

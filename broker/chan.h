@@ -10,7 +10,8 @@
 struct interest {
     uint32_t peer;     /* slot */
     uint32_t chan, gen;
-    uint32_t missed;   /* messages of other hosts that its ring had no room for and has not been told of */
+    uint32_t missed : 31; /* messages of other hosts that its ring had no room for and has not been told of */
+    uint32_t stands : 1;  /* its ring was told so, or knows it from the broker before; kept where there is a bus */
 };
 
 struct chan {
@@ -52,6 +53,9 @@ struct chan *chan_find_hashed(struct broker *b, struct view name, uint32_t hash)
 struct chan *chan_want(struct broker *b, struct view name);
 /* Adds a ring's interest, or renews its handle. False when memory is out. */
 bool chan_join(struct broker *b, struct chan *ch, struct interest i) MUST_CHECK;
+/* The interest of this handle: notes that it stands; tells whether it does. */
+void chan_stand(struct chan *ch, struct interest i);
+bool chan_stands(struct chan *ch, struct interest i);
 /* Drops a ring's interest if it is the one of this handle; the channel goes with its last. */
 void chan_leave(struct broker *b, struct chan *ch, struct interest i);
 

@@ -358,6 +358,8 @@ fan_on_gap(void *worker, uint32_t chan, uint32_t chan_gen, uint64_t count)
     struct chan *ch = pool_find(&w->chans, chan, chan_gen);
     if (ch == NULL)
         return; /* its last subscriber left meanwhile */
+    if (ch->state == CHAN_ASKED)
+        return; /* nobody has been told that it stands, and what comes before the answer is owed to nobody */
     fan_out(w, ch); /* what came before the gap */
     behind_hole(w, ch, count);
 }

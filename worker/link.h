@@ -42,7 +42,7 @@ struct link_ops {
     /* How many subscribers the channel has here. */
     uint32_t (*on_count)(void *ring, uint32_t chan, uint32_t chan_gen);
     /* Broker i is there, with an empty memory: call link_subscribe, without a call, for each of its
-     * channels that this ring wants. */
+     * channels that this ring was told it holds; requests that wait for their answer follow by themselves. */
     void (*on_attached)(void *ring, unsigned broker);
     /* Broker i holds again all that on_attached asked for. */
     void (*on_restored)(void *ring, unsigned broker);
@@ -65,8 +65,8 @@ unsigned links_owner(const struct links *, struct view channel);
 /* Whether the broker is attached. */
 bool link_is_up(const struct links *, unsigned broker);
 
-/* First subscriber of a channel here; without a call when it is only repeated after on_attached: then
- * it is never LINK_WAIT, what does not fit the lane waits behind it. */
+/* First subscriber of a channel here; without a call when it is only repeated after on_attached: then it is never
+ * LINK_WAIT, what does not fit the lane waits behind it, and subscribers may hear of a gap of unknown size. */
 enum link_rc link_subscribe(struct links *, unsigned broker, uint32_t chan, uint32_t chan_gen,
     struct view name, const struct call *, enum error_id *why) MUST_CHECK;
 /* Last one left. Never fails: kept behind a full lane, forgotten by a broker that is away. */

@@ -497,7 +497,7 @@ subscribe_done(struct worker *w, struct conn *c, const struct call *call, enum e
         ch->state = CHAN_HELD;
     } else if (ch != NULL && ch->state == CHAN_ASKED && call->kind == CALL_SUBSCRIBE) {
         subs_drop_chan(w, ch); /* nobody was ever told that it stands */
-    } else if (call->kind == CALL_JOIN && err == ERR_NONE && (ch == NULL || (c != NULL && !subs_has(w, c, ch)))) {
+    } else if (err == ERR_NONE && (ch == NULL || (c != NULL && !subs_has(w, c, ch)))) {
         err = ERR_BROKER_CHANNELS;
     } else if (ch != NULL && c != NULL && err != ERR_NONE) {
         subs_drop(w, c, ch);
@@ -540,6 +540,8 @@ sess_on_done(void *worker, const struct call *call, enum error_id err)
         answers_came(w, c);
 }
 
+/* What no broker has confirmed yet is asked by its own request, with the client's call, which stands in the link's line:
+ * said here as well, the broker would take it for one that clients were told of, and that may have missed messages. */
 void
 sess_on_attached(void *worker, unsigned broker)
 {
@@ -547,7 +549,7 @@ sess_on_attached(void *worker, unsigned broker)
     enum error_id why;
     for (uint32_t i = 0; i < w->chans.used; i++) {
         struct chan *ch = pool_at(&w->chans, i);
-        if (ch->head.next != POOL_LIVE || ch->broker != broker)
+        if (ch->head.next != POOL_LIVE || ch->broker != broker || ch->state == CHAN_ASKED)
             continue;
         if (link_subscribe(w->links, broker, i, ch->head.gen, chan_name(ch), NULL, &why) != LINK_OK) {
             log_error("not-restored", "broker=%u channel=%u why=\"out of memory\"", broker, i);
@@ -587,7 +589,7 @@ sess_on_missed(void *worker, unsigned broker)
     for (uint32_t i = 0; i < w->chans.used; i++) {
         struct chan *ch = pool_at(&w->chans, i);
         uint32_t gen = ch->head.gen;
-        if (ch->head.next != POOL_LIVE || ch->broker != broker)
+        if (ch->head.next != POOL_LIVE || ch->broker != broker || ch->state == CHAN_ASKED)
             continue;
         fan_out(w, ch); /* these came before the gap */
         if (behind_is_told(subs_namespace(w, ch))) {
@@ -606,7 +608,7 @@ tell_what_others_may_say(struct worker *w, unsigned broker)
 {
     for (uint32_t i = 0; i < w->chans.used; i++) {
         struct chan *ch = pool_at(&w->chans, i);
-        if (ch->head.next != POOL_LIVE || ch->broker != broker || ch->state != CHAN_HELD)
+        if (ch->head.next != POOL_LIVE || ch->broker != broker || ch->state == CHAN_ASKED)
             continue;
         fan_out(w, ch); /* these came before the gap */
         behind_hole(w, ch, 0);

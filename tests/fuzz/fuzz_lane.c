@@ -65,7 +65,7 @@ subscribe_other(struct peer *other)
     for (uint32_t i = 0; i < ARRAY_LEN(names); i++) {
         struct chan *ch = chan_want(&broker, view_str(names[i]));
         must(ch != NULL &&
-             chan_join(&broker, ch, (struct interest){peer_slot(&broker, other), i, 1, 0}));
+             chan_join(&broker, ch, (struct interest){.peer = peer_slot(&broker, other), .chan = i, .gen = 1}));
     }
 }
 
@@ -75,7 +75,7 @@ unsubscribe_other(struct peer *other)
     static const char *const names[] = {"", "a", "ab", "news"};
     for (uint32_t i = 0; i < ARRAY_LEN(names); i++)
         chan_leave(&broker, chan_find(&broker, view_str(names[i])),
-            (struct interest){peer_slot(&broker, other), i, 1, 0});
+            (struct interest){.peer = peer_slot(&broker, other), .chan = i, .gen = 1});
 }
 
 /* What the broker wrote: whole records of known types. */

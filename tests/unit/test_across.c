@@ -324,6 +324,104 @@ unconfirmed_subscribes_get_what_is_configured(void **state)
     assert_int_equal(expect(0, 0, IPC_GAP).count, 0); /* what others said since the answer did not come */
 }
 
+static bool
+say_again(struct t_ring *r, uint32_t chan, uint32_t gen)
+{
+    uint32_t handle[2] = {chan, gen};
+    return t_put(r, IPC_SUBSCRIBE, 0, 0, view_of(handle, 8), X);
+}
+
+/* A ring that comes from a broker that died says without a call what its clients have, and then what one of them asked
+ * for meanwhile. That one fails; the others go on hearing the channel. */
+static void
+a_subscribe_that_fails_takes_nothing_from_who_had_it_before(void **state)
+{
+    (void)state;
+    settings[1][0] = "bus.subscribe_wait";
+    settings[1][1] = "300ms";
+    settings[1][2] = "bus.unconfirmed";
+    settings[1][3] = "error";
+    both();
+    bus_mem_cut(net, 1, BUS_MEM_HEARS);
+    assert_true(say_again(&hosts[1].rings[0], 7, 1));
+    assert_true(t_subscribe(&hosts[1].rings[0], 7, 1, X));
+    assert_true(t_subscribe(&hosts[1].rings[1], 7, 1, X)); /* this one has nobody yet */
+    turns(400, true);
+    expect_answer(1, 0, ERR_BUS_UNCONFIRMED);
+    expect_answer(1, 1, ERR_BUS_UNCONFIRMED);
+    assert_int_equal(hosts[1].metrics[BM_interests], 1);
+    bus_mem_heal(net, 1, BUS_MEM_HEARS);
+    turns(1500, true);
+    assert_int_equal(expect(1, 0, IPC_GAP).count, 0);
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 0, "1");
+    expect_nothing(1, 1);
+}
+
+/* It was answered with a success: at once, when the bus confirmed it, or because that took too long. */
+static void
+a_subscribe_that_fails_takes_nothing_from_who_was_answered(void **state)
+{
+    (void)state;
+    struct conf_error err;
+    settings[1][0] = "bus.subscribe_wait";
+    settings[1][1] = "300ms";
+    both();
+    struct t_ring *r = hosts[1].rings;
+    for (unsigned how = 0; how < 3; how++) {
+        assert_true(conf_set(&hosts[1].conf, "bus.unconfirmed", "ack", "test", &err));
+        if (how == 0)
+            listen_on(1, 0);
+        if (how == 2)
+            bus_mem_cut(net, 1, BUS_MEM_HEARS);
+        assert_true(t_subscribe(&r[1], 7, how, X));
+        turns(400, true);
+        expect_answer(1, 1, ERR_NONE);
+        if (how == 0)
+            assert_true(t_unsubscribe(&r[0], 7, 1));
+        bus_mem_cut(net, 1, BUS_MEM_HEARS);
+        assert_true(conf_set(&hosts[1].conf, "bus.unconfirmed", "error", "test", &err));
+        turns(0, false);
+        assert_true(t_subscribe(&r[1], 7, how, X));
+        turns(400, true);
+        for (struct t_word w = {0}; w.type != IPC_FAILED;)
+            assert_true(t_next(&r[1], &w) && (w.type == IPC_GAP || w.type == IPC_FAILED));
+        assert_int_equal(hosts[1].metrics[BM_interests], 1);
+        bus_mem_heal(net, 1, BUS_MEM_HEARS);
+        turns(1500, true);
+        say(0, "1");
+        turns(20, true);
+        for (struct t_word w = {0}; w.type != IPC_MESSAGE;)
+            assert_true(t_next(&r[1], &w) && (w.type == IPC_GAP || w.type == IPC_MESSAGE));
+        assert_true(t_unsubscribe(&r[1], 7, how));
+        turns(20, true);
+        assert_int_equal(hosts[1].metrics[BM_channels], 0);
+    }
+}
+
+/* Its process died and the next one is back at once: it has told nobody of anything. */
+static void
+a_ring_that_asks_for_the_first_time_has_missed_nothing(void **state)
+{
+    (void)state;
+    subscriber_on_host_1();
+    say(0, "1");
+    turns(20, true);
+    expect_message(1, 1, "1");
+    assert_true(t_unsubscribe(&hosts[1].rings[1], 7, 1));
+    turns(20, true);
+    assert_true(t_subscribe(&hosts[1].rings[0], 0, 1, X));
+    say(0, "2");
+    turns(20, true);
+    expect_answer(1, 0, ERR_NONE);
+    say(0, "3");
+    turns(2000, true);
+    expect_message(1, 0, "3");
+    expect_nothing(1, 0);
+    assert_int_equal(hosts[1].metrics[BM_bus_unknown_gaps_total], 0);
+}
+
 static void
 who_leaves_before_the_bus_confirmed_is_answered_all_the_same(void **state)
 {
@@ -1296,6 +1394,9 @@ main(void)
         T(an_answer_of_the_bus_is_waited_for_so_long_and_no_longer),
         T(a_subscribe_is_answered_when_the_bus_has_it),
         T(unconfirmed_subscribes_get_what_is_configured),
+        T(a_subscribe_that_fails_takes_nothing_from_who_had_it_before),
+        T(a_subscribe_that_fails_takes_nothing_from_who_was_answered),
+        T(a_ring_that_asks_for_the_first_time_has_missed_nothing),
         T(who_leaves_before_the_bus_confirmed_is_answered_all_the_same),
         T(answers_that_wait_are_bounded),
         T(a_hole_is_told_before_what_follows_it),

@@ -407,8 +407,13 @@ a_broker_that_dies_leaves_a_gap_where_there_are_other_hosts(void **state)
     t_lost(0);
     t_hears(level, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:x\",\"count\":null}}");
     t_hears(strict, "{\"event\":\"#gap\",\"data\":{\"channel\":\"x\",\"count\":null}}");
-    t_lost(0); /* once, as long as nothing was heard */
-    t_hears_nothing(level);
+    t_attached(0);
+    t_message("d:x", "1");
+    t_hears_message(level, "d:x", "1");
+    t_lost(0); /* the next one, before it had all that this ring wants; it had this channel */
+    t_hears(level, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:x\",\"count\":null}}");
+    t_hears(strict, "{\"event\":\"#gap\",\"data\":{\"channel\":\"x\",\"count\":null}}");
+    t_attached(0);
     t_restored(0);
     publish("d:x", 0);
     struct heard h = {.channel = "d:x"};
@@ -424,6 +429,52 @@ a_broker_that_dies_leaves_none_where_there_are_not(void **state)
     t_subscribe(c, "x");
     t_lost(0);
     t_hears_nothing(c);
+}
+
+/* Of a subscribe that no broker has answered nothing was missed, whatever befalls the broker and its successors. */
+static void
+who_was_never_answered_has_missed_nothing(void **state)
+{
+    (void)state;
+    set("redis.url", "redis://127.0.0.1:1");
+    begin("1000", "2000");
+    struct t_client *held = t_open(), *asks = t_open(), *joins = t_open();
+    t_subscribe(held, "d:held");
+    t.down[0] = true;
+    t_lost(0);
+    t_hears(held, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:held\",\"count\":null}}");
+    t_say_subscribe(asks, "x");
+    t_say_subscribe(asks, "d:x");
+    t_say_subscribe(joins, "x");
+    T_UNTIL(t_waiting(0) == 3);
+    /* The successor is told without a call of what stood, and of no more: who asks so may have missed something. */
+    t.down[0] = false;
+    unsigned before = t.asked_n;
+    t_attached(0);
+    assert_int_equal(t.asked_n, before + 1);
+    assert_string_equal(t.asked[before]->name, "d:held");
+    t_gap("x", 0);
+    t_gap("d:x", 3);
+    t_missed(0); /* gives the ring up */
+    t_hears(held, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:held\",\"count\":null}}");
+    t_lost(0);
+    t_hears(held, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:held\",\"count\":null}}");
+    t_hears_nothing(asks);
+    t_hears_nothing(joins);
+    /* Once they were answered, they are owed all. */
+    t_attached(0);
+    t_answer_all(0);
+    t_hears_done(asks, 2);
+    t_hears_done(asks, 3);
+    t_hears_done(joins, 2);
+    t_gap("x", 0);
+    t_gap("d:x", 3);
+    t_hears(asks, "{\"event\":\"#gap\",\"data\":{\"channel\":\"x\",\"count\":null}}");
+    t_hears(asks, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:x\",\"count\":3}}");
+    t_hears(joins, "{\"event\":\"#gap\",\"data\":{\"channel\":\"x\",\"count\":null}}");
+    t_lost(0);
+    t_hears(asks, "{\"event\":\"#gap\",\"data\":{\"channel\":\"x\",\"count\":null}}");
+    t_hears(asks, "{\"event\":\"#gap\",\"data\":{\"channel\":\"d:x\",\"count\":null}}");
 }
 
 /* A broker that gave this ring up: nobody knows how many messages are missing. */
@@ -1005,6 +1056,7 @@ main(void)
         T(a_connection_that_ends_leaves_nothing),
         T(a_broker_that_dies_leaves_a_gap_where_there_are_other_hosts),
         T(a_broker_that_dies_leaves_none_where_there_are_not),
+        T(who_was_never_answered_has_missed_nothing),
         T(what_was_lost_on_the_way_is_told_without_a_number),
         T(a_gap_of_another_host_is_told_at_its_place_whatever_the_policy),
         T(a_gap_of_another_host_keeps_its_place_for_who_is_behind),

@@ -72,6 +72,18 @@ a_ring_wants_a_channel_once_and_its_handle_is_renewed(void **state)
     assert_true(chan_join(&broker, ch, interest(1, 5, 2)));
     assert_int_equal(ch->count, 1);
     assert_int_equal(chan_interests(ch)[0].gen, 2);
+    /* Said once more it goes on as it was: what its ring was told, and what it is still to be told. */
+    assert_false(chan_stands(ch, interest(1, 5, 2)));
+    chan_stand(ch, interest(1, 5, 2));
+    chan_interests(ch)[0].missed = 3;
+    assert_true(chan_join(&broker, ch, interest(1, 5, 2)));
+    assert_int_equal(chan_interests(ch)[0].missed, 3);
+    assert_true(chan_stands(ch, interest(1, 5, 2)));
+    assert_false(chan_stands(ch, interest(1, 5, 1)) || chan_stands(ch, interest(2, 5, 2)) || chan_stands(ch, interest(1, 4, 2)));
+    assert_true(chan_join(&broker, ch, interest(1, 5, 3)));
+    assert_int_equal(chan_interests(ch)[0].missed, 0);
+    assert_false(chan_stands(ch, interest(1, 5, 3)));
+    assert_true(chan_join(&broker, ch, interest(1, 5, 2)));
     chan_leave(&broker, ch, interest(1, 5, 1)); /* the old handle: not meant */
     assert_ptr_equal(chan_find(&broker, VIEW("x")), ch);
     chan_leave(&broker, ch, interest(2, 5, 2)); /* another ring */

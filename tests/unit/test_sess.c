@@ -376,6 +376,27 @@ a_subscribe_that_the_broker_refuses_leaves_nobody_subscribed(void **state)
     assert_int_equal(t_counter(subscriptions), 1);
 }
 
+/* Two asked for it while the broker was away, so each has a request of its own. */
+static void
+nobody_is_told_of_a_subscription_that_was_taken_from_all(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *a = t_open(), *b = t_open();
+    t.down[0] = true;
+    t_say_subscribe(a, "x");
+    T_UNTIL(t_waiting(0) == 1);
+    t_say_subscribe(b, "x");
+    T_UNTIL(t_waiting(0) == 2);
+    assert_int_equal(t_count(T_SUBSCRIBE), 2);
+    t.down[0] = false;
+    t_answer(0, ERR_BUS_UNCONFIRMED);
+    t_hears_failed(a, 2, ERR_BUS_UNCONFIRMED);
+    t_answer(0, ERR_NONE);
+    t_hears_failed(b, 2, ERR_BROKER_CHANNELS);
+    assert_int_equal(t_counter(subscriptions), 0);
+}
+
 static void
 the_asker_may_leave_before_the_answer(void **state)
 {
@@ -819,6 +840,7 @@ main(void)
         T(an_answer_that_took_very_long_finds_no_stranger),
         T(who_joins_an_open_question_hears_with_the_first),
         T(a_subscribe_that_the_broker_refuses_leaves_nobody_subscribed),
+        T(nobody_is_told_of_a_subscription_that_was_taken_from_all),
         T(the_asker_may_leave_before_the_answer),
         T(more_channels_than_allowed_are_refused_to_the_one_concerned),
         T(an_unsubscribe_of_what_is_not_held_fails),
