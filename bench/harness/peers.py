@@ -2,6 +2,7 @@
 
 Settings are those of each one's documentation, but for what a fair run needs: addresses and ports, limits on open
 connections raised, logs off. What else differs from the defaults is named in `settings`."""
+import ctypes.util
 import json
 import os
 import pathlib
@@ -17,6 +18,9 @@ from . import machine, server as srv
 
 FOLDER = machine.ROOT / "bench" / "peers"
 PACKAGES = ("nats-server", "mosquitto", "nginx-light", "libnginx-mod-nchan")
+UWS_PACKAGES = ("python3-pip", "python3-setuptools", "libuv1", "gcc", "libc6-dev")
+UWS_VERSION = "0.0.31"
+UWS_LIBRARY = FOLDER / "python" / "socketify" / "libsocketify_linux_amd64.so"
 NCHAN = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
@@ -41,16 +45,33 @@ def install_npm():
 
 
 def install_debian():
+    if not (shutil.which("nats-server") and shutil.which("mosquitto") and shutil.which("nginx") and NCHAN.exists()):
+        apt_get(PACKAGES)
+
+
+def install_uws():
+    """uWebSockets as the library in socketify's package, whose hash is pinned, and our program on it."""
+    if not UWS_LIBRARY.exists() or not list((FOLDER / "python").glob(f"socketify-{UWS_VERSION}*")):
+        if not shutil.which("cc") or subprocess.run([sys.executable, "-c", "import pip, setuptools"], stderr=subprocess.DEVNULL, check=False).returncode:
+            apt_get(UWS_PACKAGES)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--require-hashes", f"--target={FOLDER / 'python'}",
+                        "-r", str(FOLDER / "requirements.txt")], check=True, stdout=sys.stderr)
+    if not ctypes.util.find_library("uv"):
+        apt_get(UWS_PACKAGES)
+    program, source = FOLDER / "uws", FOLDER / "uws.c"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)
+
+
+def apt_get(packages):
     """Installs what is missing, without starting services (policy-rc.d, as Debian's own image builders do)."""
-    if shutil.which("nats-server") and shutil.which("mosquitto") and shutil.which("nginx") and NCHAN.exists():
-        return
     policy = pathlib.Path("/usr/sbin/policy-rc.d")
     mine = not policy.exists()
     if mine:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     try:
-        get = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
+        get = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         if subprocess.run(get, env=env, stdout=sys.stderr, check=False).returncode != 0:
             subprocess.run(["apt-get", "update", "-qq"], env=env, stdout=sys.stderr, check=True)
@@ -153,13 +174,17 @@ class Node(Peer):
     program, package, env = "", "", {}
     modes = ("ws", "wss", "deflate")
 
+    @classmethod
+    def command(cls):
+        return ["node", cls.program]
+
     def start(self):
         env = {**os.environ, **self.env, "NODE_ENV": "production", "KEY": str(self.key), "CERT": str(self.cert)}
         self.port, self.tls_port = self.ports(env)
         self.deflate_port = None
 
     def ports(self, env):
-        child = self.run(["node", self.program], cwd=FOLDER, stdout=subprocess.PIPE, text=True, env=env)
+        child = self.run(self.command(), cwd=FOLDER, stdout=subprocess.PIPE, text=True, env=env)
         words = child.stdout.readline().split()
         if not words or words[0] != "ready":
             self.log.seek(0)
@@ -201,6 +226,20 @@ class SocketIo(Node):
 class Ws(Node):
     name, title, program, package = "ws", "ws", "ws.mjs", "ws"
     words, settings = ["--as=ws"], "bench/peers/ws.mjs: 50 lines, plain texts, no JSON, nothing checked"
+
+
+class Uws(Node):
+    name, title, program, words = "uws", "uWebSockets", "uws.c", ["--as=ws"]
+    settings = ("bench/peers/uws.c: 100 lines of C on its C interface, its own topics, plain texts, no JSON, nothing checked; the library of "
+                "socketify's package, whose loop is libuv's")
+
+    @classmethod
+    def command(cls):
+        return [str(FOLDER / "uws"), str(UWS_LIBRARY)]
+
+    @classmethod
+    def version(cls):
+        return f"in socketify {UWS_VERSION}"
 
 
 class Nats(Peer):
@@ -276,4 +315,5 @@ class Nchan(Peer):
 
 
 NPM = (SocketCluster, MinBin, SocketIo, Ws)
-ALL = (Ours, *NPM, Nats, NatsWs, Mosquitto, Nchan)
+DEBIAN = (Nats, NatsWs, Mosquitto, Nchan)
+ALL = (Ours, *NPM, Uws, *DEBIAN)

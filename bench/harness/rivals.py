@@ -14,12 +14,13 @@ RULES = """
   deliveries. Memory is read from a fresh server.
 - They do not do the same work. Ringcast and socketcluster-server parse and check JSON and speak SocketCluster's protocol; Ringcast carries every
   message to a second process and back, on the same core. Ringcast compresses a message once for all; the servers on Node and NATS compress it
-  for each connection, as is their way. ws passes plain texts on unread, NATS and Mosquitto carry bytes by short headers, nchan
+  for each connection, as is their way. ws and uWebSockets pass plain texts on unread, NATS and Mosquitto carry bytes by short headers, nchan
   keeps messages in shared memory. NATS on TCP has no WebSocket framing at all. CPU time is that of all processes of a server.
-- To connect and subscribe takes one round trip with nchan (the path says what is wanted), two with ws, three with SocketCluster's protocol,
-  MQTT and Socket.IO, and two with NATS on TCP.
+- To connect and subscribe takes one round trip with nchan (the path says what is wanted), two with ws and uWebSockets, three with SocketCluster's protocol,
+  MQTT and Socket.IO, and two with NATS on TCP. The upgrade alone is one for all of them; nchan has subscribed by then.
 - A rate that a server cannot reach is shown as what it reached.
-- A server is called ahead only where the 95 % interval of the ratio, taken round by round, does not include 1. Where another one is ahead of
+- A server is called ahead only where the 95 % interval of the ratio, taken round by round, does not include 1; what was taken once is
+  compared as it is. Where another one is ahead of
   Ringcast, the table says so, in bold.
 """
 
@@ -39,6 +40,7 @@ def steps(a):
         ("pairs", f"{a.pairs} pairs, full speed, 16 in flight", "ws", ["pairs", f"--clients={2 * a.pairs}", "--in-flight=16"], (RATE, CPU)),
         ("rtt", "One client, one round trip at a time", "ws", ["rtt", "--clients=1"], (*LATENCY, CPU)),
         ("connect", "Connect, open, subscribe, leave: 64 at a time", "ws", ["connect", "--clients=64"], (RATE, CPU)),
+        ("upgrade", "Connect and upgrade, no more, leave: 64 at a time", "ws", ["connect", "--clients=64", "--depth=upgrade"], (RATE, CPU)),
         ("wss", f"Fan-out of 1 KiB to {a.subscribers:,} by TLS, {10 * a.subscribers:,}/s", "wss",
          ["fanout", n, f"--rate={10 * a.subscribers}", *kib], (CPU, *LATENCY)),
         ("deflate", f"Fan-out of 1 KiB to {a.subscribers:,}, compressed, {5 * a.subscribers:,}/s", "deflate",
@@ -48,12 +50,24 @@ def steps(a):
 
 
 def takes(peer, step):
-    """Has it that mode, and can its protocol carry the payload?"""
-    return step[2] in peer.modes and not (peer is peers.MinBin and "--payload-as=json" in step[3])
+    """Has it that mode, and can its protocol do it?"""
+    if peer is peers.MinBin and "--payload-as=json" in step[3] or peer is peers.Nats and "--depth=upgrade" in step[3]:
+        return False
+    return step[2] in peer.modes
+
+
+def half_step(a, curve):
+    """At half of Ringcast's own maximum, which is the most it delivered in the curve; None without one."""
+    most = max((r["per_second"] for r in curve.get("ringcast", ())), default=0)
+    if not most or not a.wants("half"):
+        return None
+    rate = round(most / 2, -3) or 1000
+    return ("half", f"Fan-out to {a.subscribers:,} at half of Ringcast's own maximum, {rate:,.0f} deliveries/s", "ws",
+            ["fanout", f"--clients={a.subscribers}", f"--rate={rate:.0f}", f"--duration={a.duration}", f"--warmup={a.warmup}", "--repeat=1"], (*LATENCY, CPU))
 
 
 def curve_rates(a):
-    return [r * a.subscribers for r in ((10, 50) if a.quick else (10, 25, 50, 100, 200, 400, 800, 1600, 3200))]
+    return [r * a.subscribers for r in ((10, 50) if a.quick else (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800))]
 
 
 def values(runs, figure):
@@ -70,14 +84,15 @@ def with_interval(s):
     return f"{text} ± {number((s['ci95'][1] - s['ci95'][0]) / 2)}" if s["ci95"] else text
 
 
-def judge(doc):
+def judge(doc, without=()):
     """(title, figure, ours, best rival's title, theirs, ratio or None, verdict) for each step's figures. The rival is whoever has
-    the best median, whichever it is."""
+    the best median, whichever it is, but for those that are left out."""
+    out = {"ringcast", *without}
     rows = []
     for step in doc["steps"]:
         runs = doc["runs"].get(step["name"], {})
         ours = runs.get("ringcast")
-        rivals = {k: v for k, v in runs.items() if k != "ringcast" and v}
+        rivals = {k: v for k, v in runs.items() if k not in out and v}
         for key, label, sign in step["figures"] if ours and rivals else ():
             best = max(rivals, key=lambda k: sign * statistics.median(values(rivals[k], key)))
             r = stats.ratio(values(ours, key), values(rivals[best], key), sign)
@@ -85,7 +100,8 @@ def judge(doc):
     idle = doc["idle"]
     if "ringcast" in idle and len(idle) > 1:
         x = {k: v["private_per_connection"] for k, v in idle.items()}
-        best = min((k for k in x if k != "ringcast"), key=x.get)
+        best = min((k for k in x if k not in out), key=x.get, default=None)
+    if "ringcast" in idle and len(idle) > 1 and best:
         r = stats.ratio([x["ringcast"]], [x[best]], -1)
         rows.append(("Idle connections with one subscription", "bytes of process memory each", [x["ringcast"]], best, [x[best]], r,
                      stats.verdict(r) if r else None))
@@ -166,9 +182,9 @@ def ahead(doc, verdict, best):
     return {stats.OURS: "Ringcast", stats.THEIRS: doc["titles"][best], stats.EVEN: "neither, as far as the rounds tell", None: "?"}[verdict]
 
 
-def ahead_rows(doc):
+def ahead_rows(doc, without=()):
     rows = []
-    for title, label, ours, best, theirs, r, v in judge(doc):
+    for title, label, ours, best, theirs, r, v in judge(doc, without):
         told = f"{r[0]:.2f} ×" + (f" ({r[1]:.2f} to {r[2]:.2f})" if len(ours) > 1 else " (taken once)") if r else "?"
         rows.append((title, label, number(statistics.median(ours)), f"{number(statistics.median(theirs))} ({doc['titles'][best]})", told, ahead(doc, v, best), v))
     return rows
@@ -179,6 +195,8 @@ def about(doc):
     told = (f" Before each step others kept {statistics.median(q):.2f} cores busy (median; at most {max(q):.2f})." if q else "")
     if q and statistics.median(q) > 0.1:
         told += " That is not quiet: absolute figures are too high and rates too low, latencies most of all."
+    if doc.get("weight"):
+        told += " All of this ran in a scheduling group of the highest weight."
     return (f"{m['date']}. {m['cpu']}, {m['cores']} cores, {m['memory_kib'] // 1048576} GiB, kernel {m['kernel']}, {m['openssl']}; servers on core {doc['server_cpu']}, "
             f"load on core {doc['cpu']}. {doc['rounds']} rounds of {doc['duration_s']} s; medians, ± half the 95 % interval of the mean (Student's t)." + told)
 
@@ -186,12 +204,23 @@ def about(doc):
 HEAD = ("work", "figure", "Ringcast", "best of the others", "Ringcast is better by", "ahead")
 
 
+def comparisons(doc):
+    """(title, rows): beside all others, and beside those that come as servers or are measured as applications have them."""
+    rows = [("Who is ahead", ahead_rows(doc))]
+    if "uws" in doc["titles"] and len(doc["titles"]) > 2:
+        rows.append(("The same without uWebSockets, which is a library and has no package of its own", ahead_rows(doc, ("uws",))))
+    return rows
+
+
 def markdown(doc, pictures):
-    out = ["# Ringcast beside other servers\n", about(doc) + "\n", "## Who is ahead\n", "| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
-    for *row, v in ahead_rows(doc):
-        row[-1] = f"**{row[-1]}**" if v == stats.THEIRS else row[-1]
-        out.append("| " + " | ".join(row) + " |")
-    out += ["\n## Rules", RULES, "## Servers\n", "| server | version | settings |", "| --- | --- | --- |"]
+    out = ["# Ringcast beside other servers\n", about(doc) + "\n"]
+    for title, rows in comparisons(doc):
+        out += [f"## {title}\n", "| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+        for *row, v in rows:
+            row[-1] = f"**{row[-1]}**" if v == stats.THEIRS else row[-1]
+            out.append("| " + " | ".join(row) + " |")
+        out.append("")
+    out += ["## Rules", RULES, "## Servers\n", "| server | version | settings |", "| --- | --- | --- |"]
     out += [f"| {doc['titles'][k]} | {v['version']} | {v['settings']} |" for k, v in doc["peers"].items()]
     out.append("\n## All figures\n")
     for title, head, rows in tables(doc):
@@ -208,13 +237,15 @@ def page_table(head, rows):
 
 
 def page(doc):
-    rows = "".join("<tr>" + "".join(f"<td>{svg.esc(c)}</td>" for c in row[:-1]) + f"<td class=\"{'no' if v == stats.THEIRS else 'yes' if v == stats.OURS else ''}\">"
-                   f"{svg.esc(row[-1])}</td></tr>" for *row, v in ahead_rows(doc))
+    ahead = ""
+    for title, rows in comparisons(doc):
+        cells = "".join("<tr>" + "".join(f"<td>{svg.esc(c)}</td>" for c in row[:-1])
+                        + f"<td class=\"{'no' if v == stats.THEIRS else 'yes' if v == stats.OURS else ''}\">{svg.esc(row[-1])}</td></tr>" for *row, v in rows)
+        ahead += f"<h2>{svg.esc(title)}</h2><table><tr>" + "".join(f"<th>{svg.esc(h)}</th>" for h in HEAD) + f"</tr>{cells}</table>"
     rules = "".join(f"<li>{svg.esc(' '.join(r.split()))}</li>" for r in RULES.split("\n- ") if r.strip())
     return ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">"
             f"<title>Ringcast beside other servers</title><style>{svg.CSS}</style><body><h1>Ringcast beside other servers</h1><p class=meta>{svg.esc(about(doc))}</p>"
-            "<h2>Who is ahead</h2><table><tr>" + "".join(f"<th>{svg.esc(h)}</th>" for h in HEAD) + f"</tr>{rows}</table>"
-            + "".join(f"<h2>{svg.esc(title)}</h2>{drawn}" for title, drawn in plots(doc).values())
+            + ahead + "".join(f"<h2>{svg.esc(title)}</h2>{drawn}" for title, drawn in plots(doc).values())
             + f"<h2>Rules</h2><ul>{rules}</ul><h2>Servers</h2>"
             + page_table(("server", "version", "settings"), [(doc["titles"][k], v["version"], v["settings"]) for k, v in doc["peers"].items()])
             + "<h2>All figures</h2>" + "".join(f"<h3>{svg.esc(title)}</h3>{page_table(head, r)}" for title, head, r in tables(doc)) + "</body></html>\n")

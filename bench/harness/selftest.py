@@ -87,6 +87,21 @@ class Report(unittest.TestCase):
         self.assertEqual(row[3], "rival")
         self.assertEqual(row[-1], stats.THEIRS)
 
+    def test_without_uwebsockets_the_next_best_counts(self):
+        doc = document([run(100, 2)] * 3, [run(300, 1)] * 3)
+        for key in ("titles", "peers"):
+            doc[key]["uws"] = doc[key].pop("rival")
+        doc["runs"]["full"]["uws"] = doc["runs"]["full"].pop("rival")
+        self.assertEqual([row[3] for row in rivals.judge(doc)], ["uws", "uws"])
+        self.assertEqual([row[3] for row in rivals.judge(doc, ("uws",))], ["slow", "slow"])
+        self.assertEqual([len(rows) for _, rows in rivals.comparisons(doc)], [2, 2])
+
+    def test_half_of_the_most_that_was_delivered(self):
+        a = types.SimpleNamespace(subscribers=10, duration=1, warmup=1, wants=lambda name: name == "half")
+        step = rivals.half_step(a, {"ringcast": [{"per_second": 40000}, {"per_second": 90000}], "rival": [{"per_second": 1e6}]})
+        self.assertIn("--rate=45000", step[3])
+        self.assertIsNone(rivals.half_step(a, {}))
+
     def test_drawings_are_xml(self):
         doc = document([run(100, 2)] * 2, [run(50, 4)] * 2, idle_connections=9, idle={"ringcast": {"private_per_connection": 300}},
                        curve={"ringcast": [{"per_second": 10, "p99_us": 5}, {"per_second": 100, "p99_us": 9}]})
@@ -135,6 +150,8 @@ class Peers(unittest.TestCase):
         self.assertFalse(rivals.takes(peers.MinBin, wss))
         self.assertTrue(rivals.takes(peers.Ws, wss))
         self.assertFalse(rivals.takes(peers.Nats, wss))
+        upgrade = next(s for s in rivals.steps(a) if s[0] == "upgrade")
+        self.assertEqual([c.name for c in peers.ALL if not rivals.takes(c, upgrade)], ["nats"])
 
     def test_certificates_are_made(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ def expect(what, is_so):
 
 servers = ["ringcast", "socketcluster", "socketcluster-minbin", "socketio", "ws"]
 expect("servers", list(doc["titles"]) == servers)
+expect("steps", {"fixed", "full", "pairs", "rtt", "connect", "upgrade", "wss", "deflate", "half"} == {s["name"] for s in doc["steps"]})
 for step in doc["steps"]:
     for name in servers:
         if name == "socketcluster-minbin" and "--payload-as=json" in step["words"]:
