@@ -741,7 +741,8 @@ peer_drop(struct broker *b, struct peer *p, const char *why)
         GAUGE(b, peers, b->metrics[BM_peers] - 1);
         COUNT(b, lost_peers_total);
         log_info("detached", "worker=%u ring=%u pid=%d why=\"%s\"", p->worker, p->ring, p->pid, why);
-        if (p->seg != NULL)
+        /* A broker that ends in order has handed out all it had, so nobody missed anything. */
+        if (p->seg != NULL && (!b->stopping || p->overflow.n > p->overflow_at))
             atomic_store(&p->seg->given_up, 1);
         drop_interests(b, p);
         unblock(b, p);

@@ -72,6 +72,20 @@ chaos('kill -9 of a broker: no client is ended, subscriptions are restored, noth
     load.end();
 });
 
+chaos('SIGTERM of a broker alone, as a service manager restarts it: no client is ended either', { workers: 2, rings: 1, brokers: 2 }, async (server, t) => {
+    const load = await new Load(server).open();
+    load.start();
+    await load.flows('before');
+    const [victim] = await server.processes('broker');
+    process.kill(victim.pid, 'SIGTERM');
+    await until(() => !alive(victim.pid), 'its end', 3000);
+    await load.flows('after its end', 3000);
+    await load.stop();
+    assert.ok([...load.subs, ...load.pubs].every(x => !x.c.ended), 'no client was ended');
+    note(t, { ...load.check(), refusals: [...load.refusals] });
+    load.end();
+});
+
 chaos('kill -9 of a broker with nothing going on: its channels are heard again', { workers: 1, rings: 2, brokers: 2 }, async server => {
     const c = await dial(server.port), d = await dial(server.port), names = Array.from({ length: 40 }, (_, i) => `quiet ${i}`);
     await Promise.all(names.map(n => c.subscribe(n)));
