@@ -252,6 +252,16 @@ conn_input(struct worker *w, struct conn *c, uint8_t *p, size_t n)
         recv_cancel(w, c);
 }
 
+/* All that came before the client's FIN has been worked on. What brokers still owe it is answered first. */
+static void
+end_of_input(struct worker *w, struct conn *c)
+{
+    if (c->pending > 0)
+        conn_pause(w, c, PAUSE_ANSWERS);
+    else
+        conn_finish(w, c, CLOSE_PEER_GONE);
+}
+
 void
 conn_continue(struct worker *w, struct conn *c)
 {
@@ -282,7 +292,7 @@ conn_continue(struct worker *w, struct conn *c)
     }
     if (!c->pause) {
         if (c->flags & CF_EOF)
-            conn_finish(w, c, CLOSE_PEER_GONE);
+            end_of_input(w, c);
         else
             conn_rearm(w, c);
     }
@@ -326,7 +336,7 @@ conn_on_eof(struct worker *w, struct conn *c)
     else if (c->state == CONN_TLS)
         conn_close(w, c, CLOSE_PEER_GONE);
     else if (c->state <= CONN_OPEN && !is_held_up(c))
-        conn_finish(w, c, CLOSE_PEER_GONE);
+        end_of_input(w, c);
 }
 
 void

@@ -154,7 +154,7 @@ void conn_on_pollout(struct worker *w, struct conn *c, struct ring_done d);
 void conn_on_timer(struct worker *w, struct conn *c);
 /* Plain text from the client, from the socket or out of its TLS records; may be overwritten. */
 void conn_plain(struct worker *w, struct conn *c, uint8_t *p, size_t n);
-/* The client ended its half. */
+/* The client ended its half. What it asked before is answered, then TCP ends. */
 void conn_on_eof(struct worker *w, struct conn *c);
 /* The only way a connection ends: sends the Close frame of the reason (or none), stops its input,
  * drops its subscriptions, and sees that TCP ends. Safe to call twice; the first reason counts. */

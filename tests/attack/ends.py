@@ -117,6 +117,29 @@ async def broker_stopped(ctx):
             break
 
 
+@B.case("a client that ended its half is answered before TCP ends, be it that the broker takes its time or is given up", deadline=25)
+async def half_closed(ctx):
+    s = ctx.server
+    for stopped in (0.3, 1.5):
+        p = await ctx.sc()
+        await ctx.until("an attached broker", lambda: s.total("brokers_up") == 1, 5)
+        pid, came = s.pids("broker")[0], s.total("bytes_in_total")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            asked = text({"event": "#subscribe", "data": {"channel": f"half {stopped}"}, "cid": 901}) + \
+                text({"event": "#publish", "data": {"channel": "half"}, "cid": 902})
+            p.send(asked)
+            p.send_fin()
+            await ctx.until("all of it", lambda: s.total("bytes_in_total") >= came + len(asked))
+            await asyncio.sleep(stopped)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        said = [await p.packet(), await p.packet()]  # a subscribe is asked for again, and so answered last, when its broker was given up
+        check({a["rid"] for a in said} == {901, 902}, f"{said}")
+        check(stopped > 0.8 or all(set(a) == {"rid"} for a in said), f"{said}")
+        await p.expect_end()
+
+
 W = scene("worker stands still", {"broker.dead_after": "800ms", "out.queue_bytes": "32MiB", "sc.ping_timeout": "30s"}, shape=(2, 1, 1))
 
 

@@ -260,6 +260,37 @@ what_brokers_may_owe_one_connection_is_bounded(void **state)
     t_hears_done(other, 2);
 }
 
+/* Without waiting for what a broker owes: who only ends its half of TCP is answered first. */
+static void
+leave(struct t_client *c)
+{
+    t_frame(c, WS_CLOSE, "\x03\xE8", 2);
+    t_close(c);
+    T_UNTIL(t_conn(c) == NULL);
+}
+
+static void
+who_ended_its_half_is_answered_first(void **state)
+{
+    (void)state;
+    t_begin();
+    struct t_client *a = t_open();
+    t_say_publish(a, "x", "1");
+    t_say_subscribe(a, "x");
+    T_UNTIL(t_waiting(0) == 2);
+    t_shutdown(a);
+    T_UNTIL(t_conn(a)->flags & CF_EOF);
+    t_answer(0, ERR_NONE);
+    t_hears_done(a, 2);
+    t_turns(3);
+    assert_int_equal(t_conn(a)->state, CONN_OPEN);
+    t_answer(0, ERR_NONE);
+    t_hears_done(a, 3);
+    t_hears_end(a);
+    T_UNTIL(t.w->conns.live == 0);
+    assert_int_equal(t_closes(CLOSE_PEER_GONE), 1);
+}
+
 static void
 an_answer_to_who_is_gone_is_nobodys(void **state)
 {
@@ -269,8 +300,7 @@ an_answer_to_who_is_gone_is_nobodys(void **state)
     t_say_publish(a, "x", "1");
     t_say_subscribe(a, "x");
     T_UNTIL(t_waiting(0) == 2);
-    t_close(a);
-    T_UNTIL(t_conn(a) == NULL);
+    leave(a);
     struct t_client *b = t_open(); /* in the same slot */
     assert_int_equal(b->slot, a->slot);
     t_say_publish(b, "y", "1");
@@ -294,8 +324,7 @@ an_answer_for_a_channel_that_is_gone_holds_no_other(void **state)
     struct t_client *a = t_open(), *b = t_open(), *c = t_open();
     t_say_subscribe(a, "old");
     T_UNTIL(t_waiting(0) == 1);
-    t_close(a);
-    T_UNTIL(t_conn(a) == NULL);
+    leave(a);
     t_say_subscribe(b, "new");
     T_UNTIL(t_waiting(0) == 2);
     assert_int_equal(t_last(T_SUBSCRIBE, "new")->chan, t_last(T_SUBSCRIBE, "old")->chan);
@@ -407,8 +436,7 @@ the_asker_may_leave_before_the_answer(void **state)
     T_UNTIL(t_waiting(0) == 1);
     t_say_subscribe(b, "x");
     T_UNTIL(t_waiting(0) == 2);
-    t_close(a);
-    T_UNTIL(t_conn(a) == NULL);
+    leave(a);
     t_answer_all(0);
     t_hears_done(b, 2);
     t_say_subscribe(c, "x"); /* held, so at once */
@@ -835,6 +863,7 @@ main(void)
         T(what_wants_no_answer_does_not_wait),
         T(two_brokers_may_answer_in_any_order),
         T(what_brokers_may_owe_one_connection_is_bounded),
+        T(who_ended_its_half_is_answered_first),
         T(an_answer_to_who_is_gone_is_nobodys),
         T(an_answer_for_a_channel_that_is_gone_holds_no_other),
         T(an_answer_that_took_very_long_finds_no_stranger),
