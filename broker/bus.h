@@ -71,8 +71,8 @@ struct bus_ops {
     void (*leave)(struct bus *, struct bus_topic);
     /* Publishes `head` and `body` as one. Copied. What can't be sent waits, in order, up to redis.out_queue. What was
      * under way when a link was lost is sent again: it may arrive twice. What was given to the bus before it noticed
-     * the loss and is sent after the return has the bit BUS_AGAIN set in its byte BUS_AGAIN_AT: what came before it
-     * may have given way, and who hears the topic for the first time is not to take it for a hole. Control topics may
+     * the loss (or that the topic has moved to another server) and is sent after the return has the bit BUS_AGAIN set in its
+     * byte BUS_AGAIN_AT, whether it was under way or waited for room: what came before it may have given way. Control topics may
      * go past what waits. False: larger than the bus takes, or memory is out; then there is no on_fate. */
     bool (*publish)(struct bus *, struct bus_topic, struct view head, struct view body, uint64_t token) MUST_CHECK;
     /* Whether a publish to the topic would leave at once: its server is reached, and nothing waits for a link. */

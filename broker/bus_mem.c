@@ -205,7 +205,7 @@ can_say(const struct node *n)
     return n->links_seen == (BUS_MEM_HEARS | BUS_MEM_SAYS) && !n->returning;
 }
 
-/* How many wait for a link or for room on it, beyond those that the next turn sends; and the oldest of these. */
+/* How many wait for a link or for room on it, beyond those that the next turn sends; and the oldest of them. */
 static uint32_t
 waiting(const struct node *n, struct item **oldest)
 {
@@ -213,15 +213,20 @@ waiting(const struct node *n, struct item **oldest)
     *oldest = NULL;
     if (can_say(n) && n->window == UINT32_MAX)
         return 0;
-    for (struct item *i = n->says.first; i != NULL; i = i->next) {
+    for (const struct item *i = n->says.first; i != NULL; i = i->next)
         under_way += i->sent;
+    uint32_t room = can_say(n) && under_way < n->window ? n->window - under_way : 0;
+    for (struct item *i = n->says.first; i != NULL; i = i->next) {
         if (i->sent || i->dropped)
             continue;
+        if (room > 0) {
+            room--;
+            continue;
+        }
         waits++;
         *oldest = *oldest != NULL ? *oldest : i;
     }
-    uint32_t room = can_say(n) && under_way < n->window ? n->window - under_way : 0;
-    return waits - MIN(waits, room);
+    return waits;
 }
 
 static bool

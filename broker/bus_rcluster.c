@@ -647,9 +647,9 @@ wait_until(struct rslot *s, struct mono t)
         s->not_before = t;
 }
 
-/* A publish is to be sent once more. */
+/* A publish is to be sent once more. What comes before it may give way meanwhile, and so may it before what waits. */
 static void
-come_back(struct rcluster *r, uint16_t slot, const struct redis_request *q, bool was_taken)
+come_back(struct rcluster *r, uint16_t slot, const struct redis_request *q)
 {
     struct rslot *s = &r->slot[slot];
     struct outbox_item *i = outbox_put_back(&r->out, &s->out, q);
@@ -657,8 +657,8 @@ come_back(struct rcluster *r, uint16_t slot, const struct redis_request *q, bool
     if (i == NULL) {
         tell_fate(r, q->topic, q->token, BUS_DROPPED); /* memory is out, for a note, too: it is told out of its place */
     } else {
-        if (was_taken && i->payload_n > BUS_AGAIN_AT)
-            i->bytes[i->payload_at + BUS_AGAIN_AT] |= BUS_AGAIN;
+        outbox_mark(i);
+        outbox_mark_next(&s->out);
         queued(r, slot);
     }
     slot_ebbs(r, s);
@@ -680,7 +680,7 @@ send_elsewhere(struct rcluster *r, const struct rnode *n, uint16_t slot, const s
     } else if (rnodes_redirect(r->nodes, n, &to, v) == RNODES_NONE || r->nodes->owner[slot] == n->index) {
         wait_until(s, mono_add_ms(r->now, LATER_MS));
     }
-    come_back(r, slot, q, false);
+    come_back(r, slot, q);
 }
 
 static void
@@ -697,7 +697,7 @@ pub_on_reply(void *arg, struct redis_link *link, const struct redis_request *q, 
     if (reply->v[0].kind == REDIS_ERROR && slotmap_judge(reply->v[0].text, &to) != SLOTMAP_ERROR) {
         send_elsewhere(r, n, slot, q, reply->v[0].text);
     } else if (s->out.back != NULL) {
-        come_back(r, slot, q, true); /* one before it did: in order */
+        come_back(r, slot, q); /* one before it did: in order */
     } else {
         slot_ebbs(r, s);
         s->redirects = 0;
@@ -712,7 +712,7 @@ static void
 taken_back(void *arg, const struct redis_request *q)
 {
     if (q->topic.n > 0)
-        come_back(arg, slot_of(q->topic), q, false);
+        come_back(arg, slot_of(q->topic), q);
 }
 
 static void
@@ -736,6 +736,9 @@ pub_on_lost(void *arg, struct redis_link *link, const char *why)
     (void)why;
     n->was_lost = true;
     redis_link_take_back(link, taken_back, r);
+    for (uint32_t i = 0; i < r->queued.n; i++)
+        if (r->nodes->owner[r->queued.v[i]] == n->index)
+            outbox_mark_next(&r->slot[r->queued.v[i]].out);
     rnodes_want_map(r->nodes);
     r->look_state = true;
     keep_bound(r);

@@ -434,6 +434,7 @@ on_sub_lost(void *arg, struct redis_link *l, const char *why)
     (void)l;
     (void)why;
     not_ready(s);
+    outbox_mark_next(&s->lane);
     br->walking = true;
     for (uint32_t i = 0; i <= br->mask; i++)
         for (struct topic *t = br->table[i]; t != NULL; t = t->next) {
@@ -484,6 +485,7 @@ on_pub_lost(void *arg, struct redis_link *l, const char *why)
     (void)why;
     not_ready(s);
     redis_link_take_back(l, take_back, s);
+    outbox_mark_next(&s->lane);
     s->lane.back = NULL;
 }
 

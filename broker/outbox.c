@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "broker/bus.h"
+
 #include "common/banned.h"
 
 #define HEAP_BYTES 16 /* what the heap takes for itself */
@@ -117,6 +119,21 @@ outbox_put_back(struct outbox *o, struct outbox_lane *lane, const struct redis_r
     lane_in(lane, lane->back, i);
     lane->back = i;
     return i;
+}
+
+void
+outbox_mark(struct outbox_item *i)
+{
+    if (i->payload_n > BUS_AGAIN_AT)
+        i->bytes[i->payload_at + BUS_AGAIN_AT] |= BUS_AGAIN;
+}
+
+void
+outbox_mark_next(const struct outbox_lane *lane)
+{
+    struct outbox_item *i = lane->back != NULL ? lane->back->next : lane->first;
+    if (i != NULL && !i->is_note)
+        outbox_mark(i);
 }
 
 /* -- notes -- */

@@ -37,6 +37,11 @@ bool outbox_put(struct outbox *o, struct outbox_lane *lane, struct view verb, st
 /* A copy of a request that was sent and comes back: behind lane->back, before all others, and is lane->back then; NULL when memory
  * is out. Who knows that no more of them come sets lane->back to NULL. */
 struct outbox_item *outbox_put_back(struct outbox *o, struct outbox_lane *lane, const struct redis_request *r) MUST_CHECK;
+/* Marks the publish that stands behind what came back, or is first, with BUS_AGAIN (broker/bus.h): it was given to the bus when
+ * nothing waited, and now what came before it may give way. Those behind it were given when something waited: broker/across
+ * has marked them itself. */
+void outbox_mark_next(const struct outbox_lane *lane);
+void outbox_mark(struct outbox_item *i);
 /* Bytes that outbox_put would add. */
 size_t outbox_cost(struct view verb, size_t topic_n, size_t payload_n);
 /* Makes a note of the oldest publish, which there is. */

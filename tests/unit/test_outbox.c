@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/bus.h"
 #include "broker/outbox.h"
 
 #include <cmocka.h>
@@ -17,7 +18,7 @@ static struct outbox_lane lanes[4];
 static void
 put(unsigned lane, uint64_t token)
 {
-    assert_true(outbox_put(&o, &lanes[lane], VIEW("PUBLISH"), VIEW("p:"), VIEW("name"), VIEW("head"),
+    assert_true(outbox_put(&o, &lanes[lane], VIEW("PUBLISH"), VIEW("p:"), VIEW("name"), VIEW("HEAD"),
         VIEW("a body of some bytes, and more of them"), token));
 }
 
@@ -86,8 +87,8 @@ what_is_put_comes_out_in_order(void **state)
     assert_string_equal(text_of(1), "11 12 13");
     struct redis_request r = outbox_request(lanes[1].first);
     assert_int_equal(r.token, 11);
-    assert_true(view_starts(r.bytes, VIEW("*3\r\n$7\r\nPUBLISH\r\n$6\r\np:name\r\n$42\r\nheada body")));
-    assert_true(view_eq(r.topic, VIEW("p:name")) && view_starts(r.payload, VIEW("heada body of")) && r.payload.n == 42);
+    assert_true(view_starts(r.bytes, VIEW("*3\r\n$7\r\nPUBLISH\r\n$6\r\np:name\r\n$42\r\nHEADa body")));
+    assert_true(view_eq(r.topic, VIEW("p:name")) && view_starts(r.payload, VIEW("HEADa body of")) && r.payload.n == 42);
     outbox_pop(&o, &lanes[1]);
     assert_string_equal(text_of(1), "12 13");
 }
@@ -149,6 +150,32 @@ what_comes_back_stands_before_what_waits_and_in_order(void **state)
     put_back(1, 11);
     assert_string_equal(text_of(0), "0 1! 2! 3! 4! 5! 6 7 8 9");
     assert_string_equal(text_of(1), "11 15");
+}
+
+/* Of what waits only the first was given when nothing waited. */
+static void
+what_stands_behind_what_came_back_is_marked(void **state)
+{
+    (void)state;
+    outbox_mark_next(&lanes[0]); /* there is none */
+    put(0, 3);
+    put(0, 4);
+    put_back(0, 1);
+    put_back(0, 2);
+    outbox_mark_next(&lanes[0]);
+    for (const struct outbox_item *i = lanes[0].first; i != NULL; i = i->next)
+        assert_int_equal(outbox_request(i).payload.p[BUS_AGAIN_AT], i->token == 3 ? 'A' | BUS_AGAIN : 'A');
+    put(1, 5);
+    put(1, 6);
+    outbox_mark_next(&lanes[1]); /* nothing came back: the first */
+    assert_true(outbox_request(lanes[1].first).payload.p[BUS_AGAIN_AT] & BUS_AGAIN);
+    assert_int_equal(outbox_trim(&o, o.bytes - 1), 1);
+    assert_int_equal(outbox_trim(&o, 0), 5);
+    outbox_mark_next(&lanes[1]); /* a note has nothing to mark */
+    assert_string_equal(text_of(1), "5! 6!");
+    assert_true(outbox_put(&o, &lanes[2], VIEW("PUBLISH"), VIEW("p:"), VIEW("name"), VIEW("ab"), VIEW_NONE, 7));
+    outbox_mark_next(&lanes[2]); /* too short */
+    assert_true(view_eq(outbox_request(lanes[2].first).payload, VIEW("ab")));
 }
 
 /* The token of a publish for which nobody waits says its channel alone. */
@@ -267,6 +294,7 @@ main(void)
         T(what_is_put_comes_out_in_order),
         T(the_oldest_of_all_lanes_become_notes_at_their_place),
         T(what_comes_back_stands_before_what_waits_and_in_order),
+        T(what_stands_behind_what_came_back_is_marked),
         T(notes_of_one_token_are_one),
         T(whatever_happens_order_holds),
         T(it_takes_what_it_says),

@@ -53,7 +53,8 @@ static bool migrating;         /* the slot of TOPIC: from node 0 to node 1 */
 static unsigned tryagains;     /* that node 0 says before it takes something */
 static bool mute_then;         /* when it has said the last of these */
 static uint64_t taken[MESSAGES];
-static unsigned taken_count;
+static bool taken_again[MESSAGES]; /* it was marked with BUS_AGAIN */
+static unsigned taken_count, others_again;
 
 static struct ring ring;
 static struct conf conf;
@@ -153,6 +154,9 @@ on_spublish(struct node *n, struct client *c, const struct redis_reply *r)
     c->publishes = true;
     if (serves(n, c, r->v[2].text, &asks)) {
         assert_true(taken_count < MESSAGES);
+        bool again = (r->v[3].text.p[BUS_AGAIN_AT] & BUS_AGAIN) != 0;
+        others_again += other && again;
+        taken_again[taken_count] = again;
         if (!other)
             memcpy(&taken[taken_count++], r->v[3].text.p + 4, 8);
         n->publishes++;
@@ -324,15 +328,16 @@ turn(void)
 
 static uint64_t said;
 
-/* n messages whose bodies have `size` bytes, of which the first eight are a number. */
+/* n messages whose bodies have `size` bytes, of which the first eight are a number. Marked as broker/across does it. */
 static void
 publish_to(struct bus_topic topic, uint64_t *number, unsigned n, size_t size)
 {
     static uint8_t body[2000];
     while (n-- > 0) {
         ++*number;
+        uint8_t head[4] = {[BUS_AGAIN_AT] = bus->ops->is_up(bus, topic) ? 0 : BUS_AGAIN};
         memcpy(body, number, 8);
-        assert_true(bus->ops->publish(bus, topic, view_of("\0\0\0\0", 4), view_of(body, size), *number));
+        assert_true(bus->ops->publish(bus, topic, view_of(head, 4), view_of(body, size), *number));
     }
 }
 
@@ -359,7 +364,7 @@ set_up(void **state)
     migrating = false;
     tryagains = 0;
     taken_count = 0;
-    fated = joins = said = others_said = others_fated = others_dropped = 0;
+    fated = joins = said = others_said = others_fated = others_dropped = others_again = 0;
     mute_then = false;
     state_now = BUS_DOWN;
     node_open(&node[0]);
@@ -531,9 +536,36 @@ what_was_under_way_when_a_link_is_lost_stands_before_what_waited(void **state)
     assert_int_equal(taken_count, said - dropped);
     assert_in_range(taken_count, 30, 64);
     for (unsigned i = 0; i < taken_count; i++)
-        assert_int_equal(taken[i], dropped + 1 + i);
+        assert_true(taken[i] == dropped + 1 + i && taken_again[i]);
     publish(10);
     UNTIL(fated == said);
+}
+
+/* The first that waits was given to the bus when nothing did, so nobody has marked it. */
+static void
+what_waited_when_a_link_is_lost_is_marked_too(void **state)
+{
+    (void)state;
+    const struct bus_topic others = {BUS_CHANNEL, VIEW("others")};
+    node[0].mute = true;
+    while (bus->ops->is_up(bus, news))
+        publish_to(news, &said, 1, BIG);
+    assert_true(bus->ops->is_up(bus, others));
+    publish_to(others, &others_said, 1, BIG); /* it has to wait, too, with nothing under way before it */
+    assert_false(bus->ops->is_up(bus, others));
+    UNTIL(taken_count == said - 1);
+    for (unsigned i = 0; i < taken_count; i++)
+        assert_false(taken_again[i]);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        if (node[0].client[i].publishes)
+            client_end(&node[0].client[i]);
+    taken_count = 0;
+    node[0].mute = false;
+    UNTIL(fated == said && others_fated == 1);
+    assert_int_equal(taken_count, said);
+    for (unsigned i = 0; i < taken_count; i++)
+        assert_true(taken[i] == i + 1 && taken_again[i]);
+    assert_int_equal(others_again, 1);
 }
 
 static void
@@ -592,6 +624,8 @@ what_is_answered_behind_one_that_came_back_waits_for_it(void **state)
     UNTIL(fated == said);
     assert_true(are(BUS_TAKEN, 1, said));
     assert_int_equal(taken_count, 18 + 70); /* those behind come again */
+    for (unsigned i = 0; i < taken_count; i++)
+        assert_int_equal(taken_again[i], i >= 18);
 }
 
 /* A slot that moves while its messages wait and give way. */
@@ -655,6 +689,7 @@ main(void)
         cmocka_unit_test_setup_teardown(subscriptions_wait_for_the_end_of_a_move, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_dropped_is_told_behind_what_is_under_way, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_under_way_when_a_link_is_lost_stands_before_what_waited, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_waited_when_a_link_is_lost_is_marked_too, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_slot_with_nothing_under_way_is_told_of_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_came_back_and_is_dropped_is_told_before_what_is_under_way, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_answered_behind_one_that_came_back_waits_for_it, set_up, tear_down),
