@@ -171,9 +171,10 @@ tell(struct rcluster *r, struct rtopic *t)
             r->bus.ears->on_lost(r->bus.arg, topic);
     }
     if (what & TELL_JOINED) {
-        bool first = topic.kind == BUS_CHANNEL || !has_joined_copy(r, topic, t);
-        t->is_joined = true;
-        if (first)
+        /* Of the copies of a control topic the first counts, and any that is back: asks may have gone by it alone. */
+        bool counts = topic.kind == BUS_CHANNEL || t->was_joined || !has_joined_copy(r, topic, t);
+        t->is_joined = t->was_joined = true;
+        if (counts)
             r->bus.ears->on_joined(r->bus.arg, topic);
     }
 }
@@ -324,7 +325,7 @@ rcluster_leave(struct bus *bus, struct bus_topic topic)
         if (t == NULL || !t->wanted)
             continue;
         t->tell = 0;
-        t->is_joined = false;
+        t->is_joined = t->was_joined = false;
         if (t->state == RTOPIC_IDLE)
             topic_end(r, t);
         else

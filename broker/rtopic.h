@@ -25,6 +25,7 @@ struct rtopic {
     bool wanted;
     bool is_todo;      /* in its slot's list of those that something is to be asked for */
     bool is_joined;    /* as far as was told */
+    bool was_joined;   /* told as joined since it is wanted */
     bool is_missed;    /* told as lost, and not back yet */
     bool in_line;      /* of those to be told of */
     uint8_t tell;      /* what: broker/bus_rcluster's */

@@ -343,6 +343,39 @@ control_was_heard(void)
 }
 
 static bool
+all_copies_are_joined(void)
+{
+    return a.metrics[BM_redis_topics] == 3 && b.metrics[BM_redis_topics] == CHANNELS + 3;
+}
+
+static bool
+controls_are_joined_again(void)
+{
+    return a.control_joins == 2 && b.control_joins == 2;
+}
+
+/* What was said on a control topic may have gone by one node alone. */
+static void
+a_control_topic_whose_link_to_one_node_was_lost_is_told_as_back(void **state)
+{
+    const struct bus_topic all = {BUS_CONTROL, VIEW("all")};
+    (void)state;
+    begin();
+    assert_true(a.bus->ops->join(a.bus, all) && b.bus->ops->join(b.bus, all));
+    until(all_copies_are_joined, "the control topic is confirmed by all nodes");
+    assert_true(controls_are_joined());
+    t_redis_expect(&cluster.node[1], "2", "CLIENT KILL TYPE pubsub");
+    until(controls_are_joined_again, "it is told as back");
+    a.bus->ops->leave(a.bus, all);
+    turns(20);
+    assert_true(a.bus->ops->join(a.bus, all));
+    until(all_copies_are_joined, "it is confirmed by all nodes again");
+    turns(20);
+    assert_int_equal(a.control_joins, 3); /* once for a join */
+    finish("a link that hears was lost");
+}
+
+static bool
 b_waits_for_nothing(void)
 {
     return b.metrics[BM_redis_topics_waiting] == 0 && b.metrics[BM_redis_topics] == 0;
@@ -655,6 +688,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_published_arrives),
+        cmocka_unit_test(a_control_topic_whose_link_to_one_node_was_lost_is_told_as_back),
         cmocka_unit_test(topics_are_left_and_joined),
         cmocka_unit_test(slots_move_while_messages_flow),
         cmocka_unit_test(a_slot_stays_between_two_nodes),
