@@ -20,6 +20,7 @@
 #define TEXT 1024
 #define SUBSCRIBERS 512
 #define CHANNELS 10000
+#define RECORD 176 /* bytes of a message of 128 with what stands around it */
 
 static uint8_t text[TEXT + 64], copy[TEXT + 64];
 
@@ -120,6 +121,15 @@ run_decode(uint32_t n)
 }
 
 static void
+floor_message(uint32_t n)
+{
+    while (n-- > 0) {
+        memcpy(copy, text, RECORD);
+        micro_keep(copy);
+    }
+}
+
+static void
 run_encode(uint32_t n)
 {
     struct event ev = {.kind = EV_PUBLICATION, .channel = view_str("bench-000123"), .has_data = true,
@@ -137,7 +147,6 @@ run_encode(uint32_t n)
 /* --- lanes --------------------------------------------------------------------------------- */
 
 #define LANE_BYTES (1u << 20)
-#define RECORD 176
 
 static struct lane producer, consumer;
 
@@ -354,17 +363,40 @@ run_turn(uint32_t n)
     micro_keep(&sum);
 }
 
+/* The same by liburing alone. */
+static void
+floor_turn(uint32_t n)
+{
+    uint64_t sum = 0;
+    while (n-- > 0) {
+        struct io_uring_cqe *cqe;
+        unsigned head, seen = 0;
+        for (uint32_t i = 0; i < TURN; i++) {
+            struct io_uring_sqe *sqe = io_uring_get_sqe(&w->ring.u);
+            io_uring_prep_nop(sqe);
+            sqe->user_data = i;
+        }
+        BUG_ON(io_uring_submit_and_wait(&w->ring.u, TURN) != TURN);
+        io_uring_for_each_cqe(&w->ring.u, head, cqe) {
+            sum += cqe->user_data;
+            seen++;
+        }
+        io_uring_cq_advance(&w->ring.u, seen);
+    }
+    micro_keep(&sum);
+}
+
 const struct micro_case micro_cases[] = {
     {"unmask", "unmask 1 KiB", 1, set_ascii, run_unmask, "copy 1 KiB", floor_copy},
     {"utf8_ascii", "check 1 KiB of ASCII", 1, set_ascii, run_utf8, "copy 1 KiB", floor_copy},
     {"utf8_mixed", "check 1 KiB of several scripts", 1, set_mixed, run_utf8, "copy 1 KiB", floor_copy},
     {"json", "scan 1 KiB of JSON", 1, set_json, run_json, "copy 1 KiB", floor_copy},
-    {"decode", "decode a publish of 128 bytes", 1, set_publish, run_decode, NULL, NULL},
-    {"encode", "encode and frame a publication of 128 bytes", 1, set_publish, run_encode, NULL, NULL},
+    {"decode", "decode a publish of 128 bytes", 1, set_publish, run_decode, "copy 176 bytes", floor_message},
+    {"encode", "encode and frame a publication of 128 bytes", 1, set_publish, run_encode, "copy 176 bytes", floor_message},
     {"lane", "push and pop a record of 176 bytes", 16, set_lane, run_lane, "copy 176 bytes", floor_lane},
     {"find", "find a channel among 10,000", 1, set_subs, run_find, "hash its name", floor_hash},
     {"fan", "one subscriber's share of a fan-out to 512", SUBSCRIBERS, set_fan, run_fan, "prepare a send", floor_fan},
     {"redis", "write a publish of 128 bytes for Redis", 1, set_ascii, run_redis, "copy its bytes", floor_redis},
-    {"turn", "one of 64 operations of a turn", TURN, set_worker, run_turn, NULL, NULL},
+    {"turn", "one of 64 operations of a turn", TURN, set_worker, run_turn, "liburing alone", floor_turn},
 };
 const uint32_t micro_case_count = ARRAY_LEN(micro_cases);

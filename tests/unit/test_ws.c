@@ -621,6 +621,38 @@ utf8_long_texts_with_one_strange_byte(void **state UNUSED)
     }
 }
 
+/* Long texts of several scripts, which wide steps check: each pair of bytes at each place of a step, and what breaks a character at
+ * each place of the text. */
+static void
+utf8_long_texts_of_several_scripts(void **state UNUSED)
+{
+    static const char words[] = "Gr\xc3\xbc\xc3\x9f" "e \xe4\xbd\xa0\xe5\xa5\xbd\xf0\x9f\x98\x80 ";
+    static const uint8_t strange[] = {0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEF,
+        0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF};
+    uint8_t good[200], text[200];
+    for (size_t i = 0; i < sizeof good; i++)
+        good[i] = (uint8_t)words[i % (sizeof words - 1)];
+    for (size_t at = 0; at < sizeof text; at++) {
+        for (size_t i = 0; i < ARRAY_LEN(strange); i++) {
+            memcpy(text, good, sizeof text);
+            text[at] = strange[i];
+            utf8_compare(view_of(text, sizeof text));
+            utf8_compare(view_of(text, at + 1));
+        }
+    }
+    for (uint32_t pair = 0; pair < 65536; pair++) {
+        bool whole;
+        memset(text, 'a', sizeof text);
+        memcpy(text, "\xc3\xbc", 2);
+        text[32 + pair % 32] = (uint8_t)(pair >> 8);
+        text[33 + pair % 32] = (uint8_t)pair;
+        /* What follows makes most leads whole, or leaves them short. */
+        memset(text + 34 + pair % 32, 0x80, pair / 32 % 3);
+        size_t n = utf8_reference(view_of(text, sizeof text), &whole);
+        assert_int_equal(utf8_valid(view_of(text, sizeof text)), n == sizeof text && whole);
+    }
+}
+
 static void
 text_is_judged_at_the_earliest_byte(void **state UNUSED)
 {
@@ -814,6 +846,7 @@ main(void)
         cmocka_unit_test(utf8_every_sequence_up_to_three_bytes),
         cmocka_unit_test(utf8_every_code_point),
         cmocka_unit_test(utf8_long_texts_with_one_strange_byte),
+        cmocka_unit_test(utf8_long_texts_of_several_scripts),
         cmocka_unit_test(text_is_judged_at_the_earliest_byte),
         cmocka_unit_test(text_may_not_end_inside_a_character),
         cmocka_unit_test(mask_of_every_length_place_and_phase),
