@@ -149,4 +149,4 @@ async def unanswered(ctx):
     begin = asyncio.get_running_loop().time()
     await p.closed(4001)
     took = asyncio.get_running_loop().time() - begin
-    check(0.85 < took < 1.7, f"after {took:.2f} s")
+    check(0.85 < took < 3, f"after {took:.2f} s")

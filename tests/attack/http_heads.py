@@ -43,14 +43,14 @@ async def trickled(ctx):
                 await asyncio.sleep(every)
         task = asyncio.create_task(drip())
         try:
-            r = await p.response(limit=3)
+            r = await p.response(limit=5)
             check(r is None or r.status == 408, f"{r and r.status} instead of 408")
             if r is None and p.eof is None:
-                await p.expect_end(limit=3)
+                await p.expect_end(limit=5)
         finally:
             task.cancel()
         took = time.monotonic() - begin
-        check(0.5 < took < 2.0, f"ended after {took:.2f} s, header_timeout is 0.7 s")
+        check(0.5 < took < 4, f"ended after {took:.2f} s, header_timeout is 0.7 s")
     await together(one(UP, 0.02), one(b"", 1), one(b"G", 1), one(UP, 0.1), one(b"\r\n\r\n", 0.3))
 
 

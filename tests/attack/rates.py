@@ -25,6 +25,15 @@ async def asks(p, n, size=1):
     return [answers[i] for i in range(first, first + n)]
 
 
+def refused_within(answers, rate, took):
+    """Were as many refused as there are above a burst of two seconds (rate.burst), and what comes to it in the time they took?
+    The client has taken a few itself, and a machine with much else to do takes its time."""
+    over = len(answers) - 2 * rate
+    refused = answers.count("RateLimitError")
+    check(refused > 0, f"{len(answers)} in {took:.1f} s, and none was refused")
+    return over - rate * took - 10 <= refused <= over + 10
+
+
 PD = rated("packets, delay", sc__packet_rate="100", rate__delay="0")
 PC = rated("packets, delay and then close", sc__packet_rate="100")
 PE = rated("packets, error", sc__packet_rate="20", rate__packet_answer="error")
@@ -41,7 +50,7 @@ async def delayed(ctx):
         began = time.monotonic()
         if time.monotonic() - begin < 1:
             await asks(other, 1)
-            check(time.monotonic() - began < 0.5, "another connection waited")
+            check(time.monotonic() - began < 1, "another connection waited")
     took = time.monotonic() - begin
     check(not any(task.result()), "a request failed")
     check(took > 1.2, f"350 packets at 100/s with a burst of 200 took {took:.2f} s")
@@ -55,16 +64,16 @@ async def persistent(ctx):
     begin = time.monotonic()
     bad.send(b"".join(text({"event": "#publish", "data": {"channel": "r"}}) for _ in range(3000)))
     await bad.closed(1008)
-    check(0.7 < time.monotonic() - begin < 4, f"closed after {time.monotonic() - begin:.2f} s")
+    check(0.7 < time.monotonic() - begin < 7, f"closed after {time.monotonic() - begin:.2f} s")
     check(ctx.server.total("close_packet_rate") == 1, "not counted")
     await asks(good, 20)
 
 
 @PE.case("packets above the rate fail by name, and the connection goes on")
 async def failed(ctx):
-    p = await ctx.sc()
-    got = await asks(p, 60)
-    check(got.count("RateLimitError") in range(15, 25) and got[:30] == [None] * 30, f"{got}")
+    p, begin = await ctx.sc(), time.monotonic()
+    got = await asks(p, 120)
+    check(refused_within(got, 20, time.monotonic() - begin) and got[:30] == [None] * 30, f"{got}")
     await asyncio.sleep(0.5)
     check((await asks(p, 1)) == [None], "still refused")
 
@@ -131,8 +140,10 @@ async def subscribes_delayed(ctx):
 @SE.case("subscribes above the rate fail by name; publishes go on")
 async def subscribes_failed(ctx):
     p = await ctx.sc()
-    got = [(await p.ask("#subscribe", {"channel": f"c{i}"})).get("error", {}).get("name") for i in range(20)]
-    check(got[:10] == [None] * 10 and got[-1] == "RateLimitError", f"{got}")
+    got = []
+    while len(got) < 100 and got.count("RateLimitError") < 5:
+        got.append((await p.ask("#subscribe", {"channel": f"c{len(got)}"})).get("error", {}).get("name"))
+    check(got[:10] == [None] * 10 and got.count("RateLimitError") == 5, f"{got}")
     check(not any(await asks(p, 50)), "a publish failed")
 
 
@@ -156,10 +167,10 @@ P = rated("behind a proxy", conn__max_per_address="2", address__packet_rate="50"
 
 @A.case("connections of one address share its rates on all rings, another address has its own")
 async def shared(ctx):
-    peers = [await ctx.sc(source=ONE) for _ in range(8)]
-    got = sum([await asks(p, 20) for p in peers], [])
-    taken = got.count(None)
-    check(80 <= taken <= 120, f"{taken} of 160 packets taken, where 100 and a little more are allowed")
+    peers, begin = [await ctx.sc(source=ONE) for _ in range(8)], time.monotonic()
+    got = sum([await asks(p, 50) for p in peers], [])
+    took = time.monotonic() - begin
+    check(refused_within(got, 50, took), f"{got.count(None)} of 400 packets taken in {took:.1f} s, where 100 and a little more are allowed")
     check(not any(await asks(await ctx.sc(source=TWO), 60)), "another address was refused")
     check(ctx.server.total("limit_address_packet_rate_total") > 0, "not counted")
 
@@ -192,12 +203,12 @@ async def per_address(ctx):
 @K.case("connects of one address above the rate: 429; other addresses come in")
 async def connect_rate(ctx):
     statuses = []
-    for _ in range(20):
+    while len(statuses) < 100 and statuses.count(429) < 5:
         p = await ctx.tcp(source=ONE)
         p.send(p.request())
         statuses.append((await p.response()).status)
         p.end()
-    check(statuses[:10] == [101] * 10 and statuses.count(429) >= 5, f"{statuses}")
+    check(statuses[:10] == [101] * 10 and statuses.count(429) == 5, f"{statuses}")
     await (await ctx.sc(source=TWO)).alive()
     await asyncio.sleep(0.5)
     await (await ctx.sc(source=ONE)).alive()
@@ -206,12 +217,12 @@ async def connect_rate(ctx):
 
 @KX.case("connects of one address above the rate are closed at accept")
 async def connect_closed(ctx):
-    ended = 0
-    for _ in range(20):
-        p = await ctx.tcp(source=THREE)
+    ended = tried = 0
+    while tried < 100 and ended < 5:
+        p, tried = await ctx.tcp(source=THREE), tried + 1
         p.send(p.request())
         ended += await p.response() is None
-    check(ended >= 5, f"{ended} of 20 were closed")
+    check(ended == 5, f"{ended} of {tried} were closed")
 
 
 @P.case("behind a proxy limits go by the client it names, not by the proxy")
@@ -234,5 +245,6 @@ async def behind(ctx):
     check((await client(b"2001:db8:0:1::1"))[0] == 101, "another /64 is another client")
     for _ in range(5):
         await ctx.sc(source="127.0.0.1")  # the proxy itself has no limit
-    got = await asks(p, 120)
-    check(got.count("RateLimitError") in range(10, 40), f"{got.count('RateLimitError')} of 120 failed")
+    begin = time.monotonic()
+    got = await asks(p, 240)
+    check(refused_within(got, 50, time.monotonic() - begin), f"{got.count('RateLimitError')} of 240 failed")

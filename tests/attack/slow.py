@@ -238,7 +238,7 @@ async def ceiling(ctx):
         await p.alive()
     s = ctx.server
     await ctx.until("some end", lambda: s.total("close_memory") > 0, 8)
-    check(s.total("queue_bytes") <= 9 << 20, f"{s.total('queue_bytes')} bytes are queued")
+    await ctx.until("the rest to fit", lambda: s.total("queue_bytes") <= 9 << 20)
     await p.alive()
 
 
@@ -252,7 +252,8 @@ async def unfinished(ctx):
         c.send(frame(TEXT, b"x" * 600000, fin=False))
     await ctx.until("some end", lambda: s.total("close_memory") > had, 8)
     await by.alive()
-    check(s.total("buffers_bytes") < 10 << 20, f"{s.total('buffers_bytes')} bytes in buffers")
+    await ctx.until("the rest to fit", lambda: s.total("buffers_bytes") < 10 << 20)
+    await ctx.until("most to have ended", lambda: s.total("connections") <= 20)
 
 
 @L.case("above mem.limit nobody new is taken: 503, counted; established ones go on; afterwards all is as before", deadline=30)
@@ -272,12 +273,20 @@ async def limit(ctx):
         return r is None or (r.status == 503 and r.get("Retry-After"))
     await ctx.until("refusals", lambda: s.total("memory_bytes") > 96 << 20)
     await asyncio.sleep(0.15)  # a look is due each 100 ms
-    check(await turned_away(), "a new connection was taken above mem.limit")
+    for _ in range(20):  # ... if there is a processor for it
+        away = await turned_away()
+        if away:
+            break
+        await asyncio.sleep(0.1)
+    check(away, "new connections were taken above mem.limit")
     check(s.total("refused_connections_total") > refused and s.total("close_memory_limit") > 0, "not counted")
     check(s.rss() < 160 << 20, f"{s.rss() >> 20} MiB: nothing was done about it")
     await by.alive()
     for c in z:
         c.reset()
     await ctx.until("the memory is back", lambda: s.total("memory_bytes") < 48 << 20, 8)
-    await asyncio.sleep(0.15)
+    for _ in range(20):
+        await asyncio.sleep(0.15)
+        if not await turned_away():
+            break
     await (await ctx.sc()).alive()

@@ -34,10 +34,10 @@ chaos('kill -9 of a worker: it is back, the others did not notice, brokers forge
     await load.flows('before');
     process.kill(victim.pid, 'SIGKILL');
     const all = [...load.subs, ...load.pubs];
-    await until(() => all.filter(x => x.c.ended).length === before, () => `the end of the victim's ${before} connections, not of ${all.filter(x => x.c.ended).length}`, 3000);
+    await until(() => all.filter(x => x.c.ended).length === before, () => `the end of the victim's ${before} connections, not of ${all.filter(x => x.c.ended).length}`, 8000);
     assert.ok(before > 0 && before < all.length, 'both workers had clients');
-    await until(async () => (await server.processes('worker')).some(w => w.index === victim.index && w.pid !== victim.pid), 'its successor', 3000);
-    await until(async () => (await server.counter('peers')) === peers, 'the brokers to know the successor', 3000);
+    await until(async () => (await server.processes('worker')).some(w => w.index === victim.index && w.pid !== victim.pid), 'its successor', 8000);
+    await until(async () => (await server.counter('peers')) === peers, 'the brokers to know the successor', 8000);
     const fresh = [];
     await until(async () => {
         fresh.push(await load.addSubscriber(), await load.addPublisher());
@@ -60,7 +60,7 @@ chaos('kill -9 of a broker: no client is ended, subscriptions are restored, noth
     process.kill(victim.pid, 'SIGKILL');
     const at = Date.now();
     await sleep(10);
-    await load.flows('after the kill', 2000);
+    await load.flows('after the kill', 5000);
     t.diagnostic(`flowing again after ${Date.now() - at} ms`);
     await sleep(500);
     const s = await load.addSubscriber();
@@ -126,17 +126,18 @@ chaos('a broker is stopped for 5 s: the other goes on, nobody is ended, then all
     // Publishers wait for the stopped broker one after another; one of their own asks the other broker.
     const probe = await dial(server.port), answered = new Map();
     const ask = load.channels.map(async (ch, i) => { const t0 = Date.now(); await probe.publish(ch, { id: -1 - i, pub: 'probe', seq: i }).then(() => answered.set(ch, Date.now() - t0), () => {}); });
-    await sleep(1000 * slow);
-    assert.ok(answered.size > 0 && [...answered.values()].every(ms => ms < 1000 * slow), `the other broker answers: ${[...answered.values()]}`);
-    const others = [...answered.keys()];
-    const extra = new Map(load.subs.map(s => [s, s.got.size]));
-    while (Date.now() - at < 5000) {
+    // Who waited for the stopped one would wait until it is given up, broker.dead_after (3 s).
+    await until(() => answered.size > 0, 'an answer of the other broker', 2500 / slow);
+    const [other] = answered.keys(), had = new Map(load.subs.map(s => [s, s.got.size]));
+    let more = 0;
+    for (; Date.now() - at < 5000; more++) {
         const t0 = Date.now();
-        await probe.publish(others[0], { id: -t0, pub: 'probe', seq: t0 });
-        assert.ok(Date.now() - t0 < 1000 * slow, 'the other broker goes on');
+        await probe.publish(other, { id: -t0, pub: 'probe', seq: t0 });
+        assert.ok(Date.now() - t0 < 2500, 'the other broker goes on');
         await sleep(100);
     }
-    for (const [s, n] of extra) assert.ok(s.got.size > n + 20, 'subscribers hear the other broker');
+    assert.ok(more >= 3, `${more} messages`);
+    await until(() => [...had].every(([s, n]) => s.got.size >= n + more), 'subscribers to hear the other broker', 2000);
     process.kill(victim.pid, 'SIGCONT');
     await load.flows('after it goes on', 4000);
     await Promise.all(ask);
@@ -148,7 +149,8 @@ chaos('a broker is stopped for 5 s: the other goes on, nobody is ended, then all
 });
 
 for (const [ms, what] of [[1500, 'not long enough to be given up'], [5000, 'given up, and taken back']])
-    chaos(`a worker is stopped for ${ms} ms (${what}): the others go on, its clients have no silent gap`, { workers: 2, rings: 1, brokers: 2 }, async (server, t, cleanup) => {
+    chaos(`a worker is stopped for ${ms} ms (${what}): the others go on, its clients have no silent gap`,
+        { workers: 2, rings: 1, brokers: 2, settings: { 'broker.dead_after': ms > 3000 ? '2s' : '10s' } }, async (server, t, cleanup) => {
         const load = await new Load(server, { subscribers: 16, publishers: 8 }).open();
         const [victim] = await server.processes('worker');
         load.start();
@@ -156,12 +158,10 @@ for (const [ms, what] of [[1500, 'not long enough to be given up'], [5000, 'give
         cleanup.push(() => { try { process.kill(victim.pid, 'SIGCONT'); } catch { /* gone */ } });
         process.kill(victim.pid, 'SIGSTOP');
         const at = Date.now();
-        await sleep(200);
-        const counts = new Map(load.subs.map(s => [s, s.got.size]));
-        await sleep(ms - 400);
-        const going = load.subs.filter(s => s.got.size > counts.get(s) + 10);
+        await sleep(ms);
+        const latest = s => Math.max(...s.got.values()); // when it came
+        const going = load.subs.filter(s => latest(s) > at + ms / 2);
         assert.ok(going.length > 0 && going.length < load.subs.length, `${going.length} of ${load.subs.length} hear more: those of the other worker`);
-        await sleep(Math.max(0, ms - (Date.now() - at)));
         assert.ok(load.livingSubs().length === load.subs.length, 'nobody was ended meanwhile');
         process.kill(victim.pid, 'SIGCONT');
         await load.flows('after it goes on', 5000);
@@ -250,7 +250,7 @@ chaos('a flood of broken frames and hang-ups beside the load costs nobody else a
     }
     await load.flows('after');
     await load.stop();
-    assert.ok(load.slowest() < 1000 * slow, `no ack took longer than 1 s: ${load.slowest()} ms`);
+    assert.ok(load.slowest() < 3000 * slow, `no ack took longer than 3 s: ${load.slowest()} ms`);
     assert.equal([...load.subs, ...load.pubs].filter(x => x.c.ended).length, 0);
     note(t, { ...load.check(), slowest: load.slowest() });
     load.end();

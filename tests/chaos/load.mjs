@@ -71,7 +71,7 @@ export class Load {
         await sleep(300 * slow); // what is on its way to subscribers
     }
     /** Waits until every channel had a message sent after now and acked. */
-    async flows(what, ms = 2000) {
+    async flows(what, ms = 5000) {
         const from = this.messages.length;
         await until(() => { const ok = new Set(); for (let i = from; i < this.messages.length; i++) if (this.messages[i].state === 'acked') ok.add(this.messages[i].channel); return ok.size === this.channels.length; },
             `an acked message on every channel ${what}`, ms, 10);

@@ -56,12 +56,12 @@ test('4005: no handshake in time; a batch with nothing in it changes nothing', l
     await s.stop();
 });
 test('4001: a client that says nothing; one that talks stays', limit, async () => {
-    const s = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': '700ms' } });
+    const s = await startServer({ settings: { 'sc.ping_interval': '500ms', 'sc.ping_timeout': '2s' } });
     const mute = await dial(s.port), talker = await dial(s.port);
     mute.autoPong = talker.autoPong = false;
     const timer = setInterval(() => talker.text('{"event":"x"}'), 100);
     await closes(mute, 4001);
-    await sleep(800);
+    await sleep(2500);
     assert.equal(talker.ended, isReference ? talker.ended : false);
     clearInterval(timer);
     talker.destroy();
