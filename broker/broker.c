@@ -34,6 +34,9 @@
 #define STOPPED_SLACK_MS 1000
 /* A killed predecessor's socket answers for as long as the kernel takes to end its ring. */
 #define TAKE_OVER_MS 2000
+/* ... and that of one whose `ringcast run` was killed for as long as its workers drain, and a little. */
+#define LEFTOVER_MS 5000
+#define LEFTOVER_LOOK_MS 100
 #define STUCK_MS 10        /* longest wait for room in a lane that is full */
 
 enum signal_slot { SLOT_SIGNAL, SLOT_PARENT };
@@ -356,6 +359,14 @@ fail(struct conf_error *err, const char *what, const char *path, int e)
     return false;
 }
 
+static bool
+name_socket(const struct conf *conf, unsigned index, struct sockaddr_un *sun)
+{
+    *sun = (struct sockaddr_un){.sun_family = AF_UNIX};
+    int n = snprintf(sun->sun_path, sizeof sun->sun_path, "%s/broker-%u.sock", conf->run_dir, index);
+    return n >= 0 && (size_t)n < sizeof sun->sun_path;
+}
+
 /* A socket file that nobody answers on was left by a crash; one that is answered belongs to a broker
  * that runs. */
 static bool
@@ -368,20 +379,45 @@ is_answered(const struct sockaddr_un *sun)
     return answered;
 }
 
+/* Sleeps a little; true when this process was told to end. */
+static bool
+is_called_off(const struct start *s)
+{
+    struct pollfd p[] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = s->parent_fd, .events = POLLIN}};
+    return poll(p, ARRAY_LEN(p), LEFTOVER_LOOK_MS) > 0 && start_signal_take(s->signal_fd) != SIGHUP;
+}
+
+bool
+broker_await_place(const struct conf *conf, const struct start *s)
+{
+    struct sockaddr_un sun;
+    struct mono until = mono_add_ms(mono_now(), conf->run_drain_timeout + LEFTOVER_MS);
+    if (s->parent_fd < 0 || !name_socket(conf, s->index, &sun))
+        return true;
+    for (bool told = false; is_answered(&sun) && !mono_reached(mono_now(), until); told = true) {
+        if (!told)
+            log_warn("place-taken", "socket=%s why=\"another broker answers there: that of a ringcast run that was killed ends when its "
+                "workers have drained, and is waited for; one that was started by hand must be stopped\"", sun.sun_path);
+        if (is_called_off(s))
+            return false;
+    }
+    return true;
+}
+
 static bool
 open_listener(struct broker *b, struct conf_error *err)
 {
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    struct sockaddr_un sun;
     if (mkdir(b->conf->run_dir, 0700) < 0 && errno != EEXIST)
         return fail(err, "run.dir: can't make", b->conf->run_dir, errno);
-    int n = snprintf(b->path, sizeof b->path, "%s/broker-%u.sock", b->conf->run_dir, b->index);
-    if (n < 0 || (size_t)n >= sizeof b->path)
+    if (!name_socket(b->conf, b->index, &sun))
         return fail(err, "run.dir is too long:", b->conf->run_dir, ENAMETOOLONG);
-    memcpy(sun.sun_path, b->path, (size_t)n);
+    memcpy(b->path, sun.sun_path, sizeof b->path);
     for (int ms = 0; is_answered(&sun) && ms < TAKE_OVER_MS; ms += 10)
         usleep(10000);
     if (is_answered(&sun))
-        return fail(err, "another broker already answers on", b->path, EADDRINUSE);
+        return conf_fail(err, "another broker already answers on %s: stop that, or give this one its own --broker.index or --run.dir",
+            b->path);
     unlink(b->path);
     b->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     mode_t old = umask(0177);

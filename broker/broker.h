@@ -15,6 +15,8 @@
 #include "common/priv.h"
 #include "common/ring.h"
 
+struct start; /* common/start.h */
+
 enum broker_op {
     OP_NONE,
 #define OP(name, sentence, owner, on_done, ...) OP_##name,
@@ -68,6 +70,9 @@ struct broker {
     struct mono stop_at, bus_stop_at;
 };
 
+/* Waits while a broker that a killed `ringcast run` left behind has our place. Only under a `ringcast run` of our own,
+ * which has run.dir for itself: started by hand, a second broker is a mistake. False: told to end meanwhile. */
+bool broker_await_place(const struct conf *conf, const struct start *s) MUST_CHECK;
 /* False with a sentence in err. The caller frees with broker_fini. */
 bool broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err) MUST_CHECK;
 /* Watches signal_fd and parent_fd, where they are set. */

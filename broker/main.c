@@ -32,6 +32,8 @@ main(int argc, char **argv)
     struct conf conf;
     start_process(&start, &conf, "broker", argc, argv);
     struct conf_error err = {{0}};
+    if (!broker_await_place(&conf, &start))
+        return 0;
     if (!broker_init(&b, &conf, start.index, &err))
         die("%s", err.text);
     b.signal_fd = start.signal_fd;

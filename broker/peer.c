@@ -154,8 +154,9 @@ void
 peer_on_hello(struct broker *b, struct peer *p, struct ring_done d)
 {
     struct greeting g = {.fd = -1};
-    if (p->state != PEER_GREETING || d.res < 0) {
-        peer_drop(b, p, NULL);
+    char first;
+    if (p->state != PEER_GREETING || d.res < 0 || recv(p->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+        peer_drop(b, p, NULL); /* who left without a word wanted to know whether somebody is here */
         return;
     }
     if (ask_is_one(p->fd) && peer_is_trusted(b, p->fd)) {

@@ -23,6 +23,9 @@
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 15
 #define KEEPALIVE_PROBES 4
+/* Workers of a `ringcast run` that was just killed need a moment to give their sockets up. */
+#define LEFTOVER_MS 1000
+#define LEFTOVER_LOOK_MS 20
 
 /* What a failed bind means for whoever wrote the address. */
 static bool
@@ -219,13 +222,31 @@ is_free(const struct bind_place *p, unsigned backlog)
     return ok;
 }
 
+static bool
+tcp_is_taken(const struct bind_place *p)
+{
+    return !is_free(p, 1) && errno == EADDRINUSE;
+}
+
+/* Whether it is taken, and stays so. */
+static bool
+stays(bool (*taken)(const struct bind_place *p), const struct bind_place *p)
+{
+    bool is = taken(p);
+    for (unsigned ms = 0; is && ms < LEFTOVER_MS; ms += LEFTOVER_LOOK_MS) {
+        usleep(LEFTOVER_LOOK_MS * 1000);
+        is = taken(p);
+    }
+    return is;
+}
+
 /* All rings' sockets at a TCP address; a port of 0 becomes the one the kernel gave the first. */
 static bool
 open_tcp(struct binds *b, struct bind_place *p, const struct conf *c, struct conf_error *err)
 {
     bool shared = b->rings > 1;
-    if (*place_port(p) != 0 && !is_free(p, 1))
-        return fail_bind(err, c, p, errno);
+    if (*place_port(p) != 0 && stays(tcp_is_taken, p))
+        return fail_bind(err, c, p, EADDRINUSE);
     for (unsigned i = 0; i < b->rings; i++) {
         p->fds[i] = bind_tcp(p, shared, b->floor);
         if (p->fds[i] < 0)
@@ -262,7 +283,7 @@ open_unix(struct binds *b, struct bind_place *p, const struct conf *c, struct co
             return conf_fail(err,
                 "worker.listen (%s): %s exists and is no socket: choose another path",
                 conf_place(c, "worker.listen"), path);
-        if (unix_is_served(p))
+        if (stays(unix_is_served, p))
             return conf_fail(err,
                 "worker.listen (%s): %s is in use by another program: stop that or choose another "
                 "path",

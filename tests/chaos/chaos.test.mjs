@@ -286,3 +286,32 @@ test('chaos: kill -9 of `ringcast run`: its children leave, and a new one can be
     await again.stop();
     await server.stop({ signal: 'SIGKILL' });
 });
+
+test('chaos: kill -9 of `ringcast run` whose clients take their time to go: a new one begins beside what is left, and takes over', limit, async () => {
+    const settings = { 'run.drain_timeout': '6s', 'ws.close_timeout': '20s' };
+    const server = await startServer({ workers: 2, rings: 1, brokers: 2, settings });
+    const mute = await dial(server.port);
+    await mute.subscribe('left');
+    mute.socket.pause(); // it hears no Close
+    const left = (await server.processes('broker')).map(p => p.pid);
+    process.kill(server.pid, 'SIGKILL');
+    const began = startServer({ workers: 2, rings: 1, brokers: 2, settings, port: server.port, runDir: server.runDir });
+    // The old brokers serve the new workers' clients until they go; nobody is ended by that.
+    const c = await until(() => dial(server.port).catch(() => null), 'a new worker', 3000), d = await dial(server.port);
+    const names = Array.from({ length: 8 }, (_, i) => `early ${i}`);
+    await Promise.all(names.map(n => c.subscribe(n)));
+    await Promise.all(names.map(n => d.publish(n, 1)));
+    assert.ok(left.every(alive), 'beside what is left');
+    const again = await began;
+    assert.match(again.stderr, /broker\.[01] place-taken socket=/);
+    assert.doesNotMatch(again.stderr, /child-died/);
+    await until(() => !left.some(alive), () => `the end of ${left.filter(alive)}`, 8000);
+    await until(() => Promise.all(names.map(n => d.publish(n, 2))).then(() => true, () => false), 'its own brokers', 3000);
+    await until(() => c.messages.filter(m => m[1] === 2).length >= names.length, 'what they carry');
+    assert.equal(c.ended || d.ended, false);
+    mute.destroy();
+    c.destroy();
+    d.destroy();
+    await again.stop();
+    await server.stop({ signal: 'SIGKILL' });
+});
