@@ -32,6 +32,10 @@ main(int argc, char **argv)
     struct conf conf;
     start_process(&start, &conf, "broker", argc, argv);
     struct conf_error err = {{0}};
+    if (start.index >= conf.broker_count)
+        die("--broker.index=%u: broker.count (%s) is %llu, so nobody would ask this broker: write --broker.index=0 to %llu, or raise "
+            "broker.count for workers too", start.index, conf_place(&conf, "broker.count"), (unsigned long long)conf.broker_count,
+            (unsigned long long)conf.broker_count - 1);
     if (!broker_await_place(&conf, &start))
         return 0;
     if (!broker_init(&b, &conf, start.index, &err))

@@ -1619,6 +1619,8 @@ take_arguments(int *argc, char **argv, const char *program, const char *usage)
     for (int i = 1; i < *argc; i++) {
         const char *config = option_value("--config", &i, *argc, argv);
         if (config != NULL) {
+            if (*config == '\0') /* an empty variable of a script, more likely than the wish for no file */
+                die("--config needs a value: write --config FILE, or leave it out");
             file = config;
         } else if (is_setting_flag(argv[i])) {
             start.flags[start.flag_count++] = argv[i];

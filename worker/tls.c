@@ -327,7 +327,8 @@ on_protocol_message(int write_p, int version, int type, const void *buf, size_t 
 const char *
 tls_why(void)
 {
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
+    unsigned long e = ERR_peek_last_error();
+    const char *text = ERR_SYSTEM_ERROR(e) ? strerror((int)ERR_GET_REASON(e)) : ERR_reason_error_string(e);
     return text != NULL ? text : "the peer broke off";
 }
 
@@ -416,14 +417,15 @@ use_file(SSL_CTX *ctx, const char *path, bool (*use)(SSL_CTX *, BIO *))
 }
 
 static bool
-load_pair(SSL_CTX *ctx, const char *cert, const char *key, struct conf_error *err)
+load_pair(SSL_CTX *ctx, const struct conf *conf, uint32_t i, struct conf_error *err)
 {
+    const char *cert = conf->tls_certificate.v[i], *key = conf->tls_key.n > 0 ? conf->tls_key.v[i] : cert;
     if (!use_file(ctx, cert, use_chain))
-        return conf_fail(err, "tls.certificate: %.300s: %s; it must be a PEM file, the certificate first, then its chain",
-            cert, tls_why());
+        return conf_fail(err, "tls.certificate (%s): %.300s: %s; it must be a PEM file, the certificate first, then its chain",
+            conf_place(conf, "tls.certificate"), cert, tls_why());
     if (!use_file(ctx, key, use_key))
-        return conf_fail(err, "tls.key: %.300s: %s; it must be a PEM file with the key of %.300s, readable and without a "
-                              "passphrase", key, tls_why(), cert);
+        return conf_fail(err, "tls.key (%s): %.300s: %s; it must be a PEM file with the key of %.300s, readable and without a "
+            "passphrase", conf_place(conf, "tls.key"), key, tls_why(), cert);
     return true;
 }
 
@@ -431,9 +433,11 @@ static bool
 set_ciphers(SSL_CTX *ctx, const struct conf *conf, struct conf_error *err)
 {
     if (SSL_CTX_set_cipher_list(ctx, conf->tls_ciphers) != 1)
-        return conf_fail(err, "tls.ciphers: %s", tls_why());
+        return conf_fail(err, "tls.ciphers (%s): %s: openssl ciphers lists what can be written",
+            conf_place(conf, "tls.ciphers"), tls_why());
     if (SSL_CTX_set_ciphersuites(ctx, conf->tls_cipher_suites) != 1)
-        return conf_fail(err, "tls.cipher_suites: %s", tls_why());
+        return conf_fail(err, "tls.cipher_suites (%s): %s: openssl ciphers -s -tls1_3 lists what can be written",
+            conf_place(conf, "tls.cipher_suites"), tls_why());
     if (SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") != 1)
         return conf_fail(err, "tls: %s", tls_why());
     return true;
@@ -445,7 +449,8 @@ set_client_verify(SSL_CTX *ctx, const struct conf *conf, struct conf_error *err)
     if (strcmp(conf->tls_client_verify, "off") == 0)
         return true;
     if (!use_file(ctx, conf->tls_client_ca, use_authorities))
-        return conf_fail(err, "tls.client_ca: %.300s: %s", conf->tls_client_ca, tls_why());
+        return conf_fail(err, "tls.client_ca (%s): %.300s: %s; it must be a PEM file of certificates",
+            conf_place(conf, "tls.client_ca"), conf->tls_client_ca, tls_why());
     SSL_CTX_set_verify(ctx,
         SSL_VERIFY_PEER | (strcmp(conf->tls_client_verify, "required") == 0 ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
     return true;
@@ -504,18 +509,16 @@ tls_is_wanted(const struct conf *conf)
 static bool
 server_fill(struct tls_server *s, const struct conf *conf, struct conf_error *err)
 {
-    const struct conf_list *certs = &conf->tls_certificate, *keys = &conf->tls_key;
     s->rotation_s = MAX(conf->tls_ticket_rotation / 1000, (uint64_t)1);
     if (!load_secret(s, conf, err))
         return false;
-    for (uint32_t i = 0; i < certs->n && i < CERTS_MAX; i++) {
+    for (uint32_t i = 0; i < conf->tls_certificate.n && i < CERTS_MAX; i++) {
         SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
         if (ctx == NULL)
             return conf_fail(err, "tls: %s", tls_why());
         s->ctx[s->count++] = ctx;
         set_behaviour(ctx, s, conf);
-        if (!load_pair(ctx, certs->v[i], keys->n > 0 ? keys->v[i] : certs->v[i], err) ||
-            !set_ciphers(ctx, conf, err) || !set_client_verify(ctx, conf, err))
+        if (!load_pair(ctx, conf, i, err) || !set_ciphers(ctx, conf, err) || !set_client_verify(ctx, conf, err))
             return false;
         if (!name_context(ctx, conf))
             return conf_fail(err, "tls: %s", tls_why());

@@ -243,7 +243,7 @@ take_options(struct talk_options *o, const char *command, bool counts, int argc,
         value = value != NULL ? value + 1 : argv[++i];
         if (is_url)
             o->url = value;
-        if (is_count && ((o->count = strtoull(value, &end, 10)) == 0 || *end != '\0'))
+        if (is_count && (*value < '0' || *value > '9' || (o->count = strtoull(value, &end, 10)) == 0 || *end != '\0'))
             die("--count is %s: write a whole number from 1", log_quote(view_str(value)).s);
     }
 }

@@ -488,7 +488,7 @@ read_deep(const uint8_t *p, const uint8_t *end, struct verb *v)
     struct field cid;
     p = leap(p, end, &cid);
     say(v, VERB_RAW);
-    if (p != NULL && cid.kind == NUMBER && cid.text.n <= CALL_ID_MAX) {
+    if (p != NULL && (cid.kind == NUMBER || cid.kind == STRING) && cid.text.n <= CALL_ID_MAX) {
         refuse(v, ERR_TOO_DEEP);
         v->call_id = cid.text;
     }

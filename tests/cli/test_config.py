@@ -91,6 +91,7 @@ class Config(cli.Case):
                             env={"RINGCAST_WORKER_CUONT": "1"})
         self.assert_refused(["run", "--config", "/nowhere.conf"], "/nowhere.conf", "No such file")
         self.assert_refused(["run", "--config"], "--config needs a value")
+        self.assert_refused(["run", "--config="], "--config needs a value")
         self.assert_refused(["run", "--sc.ping_interval=1m"], "sc.ping_interval", "sc.ping_timeout")
         self.assert_refused(["run", "--worker.listen=tls://127.0.0.1:1"], "worker.listen", "tls.certificate")
         self.assert_refused(["run", "--tls.min_version=1.1"], "tls.min_version", "1.2 or 1.3")
@@ -107,7 +108,8 @@ class Config(cli.Case):
         self.assert_refused(["publish", "chat"], "channel and data")
         self.assert_refused(["publish", "--uri=x", "chat", "1"], "--uri=x", "--url")
         self.assert_refused(["subscribe"], "channels")
-        self.assert_refused(["subscribe", "--count=none", "chat"], "--count", "none")
+        for count in ("none", "-1", "0", "", " 1", "1x"):
+            self.assert_refused(["subscribe", f"--count={count}", "chat"], "--count", f'"{count}"')
 
 
 if __name__ == "__main__":

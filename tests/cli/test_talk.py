@@ -309,6 +309,24 @@ class Real(cli.Case):
         self.assertIn("cannot be read: it takes the user", as_other("ringcast", "status"))
         self.assertIn("cannot be read", as_other("ringcast", "reload"))
 
+    def test_what_a_process_cannot_begin_with_is_said_with_its_place(self):
+        conf = self.dir / "x.conf"
+        conf.write_text("[tls]\n\n\ncertificate = /nonexistent.pem\nkey = /nonexistent.pem\n")
+        status, _, err = self.start("--config", conf, "--worker.listen=tls://127.0.0.1:0", ready=False).end()
+        self.assertEqual(status, 1)
+        self.assertIn(f"tls.certificate ({conf}:4): /nonexistent.pem: No such file or directory", err)
+        for word, says in (("--broker.index=2", "broker.count (flag --broker.count) is 2"), ("--broker.index=1", None)):
+            alone = cli.Ringcast([self.bin / "ringcast-broker", f"--run.dir={self.run_dir}", "--broker.count=2", word], self.env)
+            self.started.append(alone)
+            if says is None:
+                alone.wait_line("err", "ready socket=")
+                twin = cli.Ringcast([self.bin / "ringcast-broker", f"--run.dir={self.run_dir}", "--broker.count=2", word], self.env)
+                self.started.append(twin)
+                self.assertIn("another broker already answers on", twin.end()[2])
+            status, _, err = alone.end(None if says else signal.SIGTERM)
+            self.assertEqual(status, 0 if says is None else 1)
+            self.assertIn(says or "", err)
+
     def test_a_unix_listener_is_told_from_a_port(self):
         server = self.start(f"--worker.listen=unix:{self.dir}/s", preexec=lambda: os.umask(0o077) and None)
         self.assertEqual((self.dir / "s").stat().st_mode & 0o777, 0o666)  # proxies are other users

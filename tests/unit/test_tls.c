@@ -538,7 +538,7 @@ test_files_that_are_wrong_are_named(void **state)
     FILE *f = fopen(path_of("short"), "w");
     fputs("too short", f);
     fclose(f);
-    expect_refusal("tls.certificate", path_of("nowhere.pem"), "nowhere.pem");
+    expect_refusal("tls.certificate", path_of("nowhere.pem"), "nowhere.pem: No such file or directory");
     expect_refusal("tls.certificate", path_of("short"), "PEM");
     fresh_conf(NULL);
     expect_refusal("tls.key", path_of("two.key"), "two.key"); /* of another certificate */
@@ -550,7 +550,7 @@ test_files_that_are_wrong_are_named(void **state)
     expect_refusal("tls.ticket_secret", path_of("short"), "random");
     fresh_conf(NULL);
     set("tls.client_verify", "required");
-    expect_refusal("tls.client_ca", path_of("nowhere.pem"), "tls.client_ca");
+    expect_refusal("tls.client_ca", path_of("nowhere.pem"), "nowhere.pem: No such file or directory");
 }
 
 static void
