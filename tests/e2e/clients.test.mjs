@@ -150,15 +150,19 @@ for (const major of majors) {
 // Tests that want a server of their own are shared by the majors: they run side by side.
 const each = fn => Promise.all(majors.map(fn));
 
-for (const [shape, [workers, rings, brokers]] of Object.entries(topologies)) {
+for (const [shape, [workers, of_a_worker, brokers]] of Object.entries(topologies)) {
     test(`${shape}: everybody on every ring hears everything, in order`, { ...limit, skip: isReference && 'one process' }, async () => {
-        const server = await startServer({ workers, rings, brokers });
-        const sockets = [];
-        for (let i = 0; i < 24; i++) sockets.push(await connected(majors[i % majors.length], server));
+        const server = await startServer({ workers, rings: of_a_worker, brokers });
+        const sockets = [], rings = workers * of_a_worker;
+        const busy = async () => (await server.pages('worker')).filter(p => p.counters.connections_open > 0).length;
+        // The kernel draws a ring for each: that one of four gets none happens once in 250 times.
+        for (let tries = 0; tries < 3 && await busy() < rings; tries++) {
+            await hangUp(...sockets.splice(0));
+            for (let i = 0; i < 24; i++) sockets.push(await connected(majors[i % majors.length], server));
+        }
+        assert.equal(await busy(), rings, 'the connections are spread over all rings');
         const names = Array.from({ length: 12 }, (_, i) => `room ${i}`);
         const gots = await Promise.all(sockets.map(s => Promise.all(names.map(n => subscribed(s, n)))));
-        const busy = (await server.pages('worker')).filter(p => p.counters.connections_open > 0);
-        assert.equal(busy.length, workers * rings, 'the connections are spread over all rings');
         for (let k = 0; k < 10; k++)
             for (const [i, s] of sockets.entries()) s.transmitPublish(names[(i + k) % names.length], [i, k]);
         await Promise.all(sockets.map(s => s.invokePublish('end', 0)));
@@ -181,10 +185,10 @@ for (const [shape, [workers, rings, brokers]] of Object.entries(topologies)) {
 }
 
 test('pings: clients stay through many intervals and see no raw messages', limit, async () => {
-    const server = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': `${1 * slow}s` } });
+    const server = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': `${2 * slow}s` } });
     const sockets = await each(m => connected(m, server));
-    assert.ok(sockets.every(s => s.pingTimeout === 1000 * slow));
-    await sleep(3000 * slow);
+    assert.ok(sockets.every(s => s.pingTimeout === 2000 * slow));
+    await sleep(4500 * slow);
     for (const s of sockets) {
         assert.equal(s.state, 'open');
         assert.deepEqual(s.seen.raws, []);
@@ -196,10 +200,10 @@ test('pings: clients stay through many intervals and see no raw messages', limit
 });
 
 test('pings come on busy connections too', limit, async () => {
-    const server = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': `${slow}s` } });
+    const server = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': `${2 * slow}s` } });
     const sockets = await each(m => connected(m, server));
     const gots = await Promise.all(sockets.map(s => subscribed(s, 'busy')));
-    const end = Date.now() + 2500 * slow;
+    const end = Date.now() + 4500 * slow;
     for (let i = 0; Date.now() < end; i++) { sockets[i % 6].transmitPublish('busy', i); await sleep(5); }
     for (const s of sockets) assert.deepEqual(s.seen.closes, []);
     assert.ok(gots.every(g => g.length > 50));
@@ -208,7 +212,7 @@ test('pings come on busy connections too', limit, async () => {
 });
 
 test('a client that does not answer pings is closed with 4001, and comes back at once', limit, async () => {
-    const server = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': '600ms' } });
+    const server = await startServer({ settings: { 'sc.ping_interval': '300ms', 'sc.ping_timeout': '1500ms' } });
     const sockets = await each(async m => {
         const s = await connected(m, server);
         // The library's pong is the only empty text it sends: it gets lost on the way.
@@ -216,9 +220,9 @@ test('a client that does not answer pings is closed with 4001, and comes back at
         ws.send = (d, ...rest) => { if (d !== '' && d?.length !== 0) send(d, ...rest); };
         return s;
     });
-    await Promise.all(sockets.map(s => until(() => s.seen.closes.length, 'the close', 5000)));
+    await Promise.all(sockets.map(s => until(() => s.seen.closes.length, 'the close', 8000)));
     for (const s of sockets) assert.equal(s.seen.closes[0].code, 4001);
-    await Promise.all(sockets.map(s => until(() => s.seen.connects === 2, 'the way back', 3000)));
+    await Promise.all(sockets.map(s => until(() => s.seen.connects >= 2, 'the way back', 5000)));
     await hangUp(...sockets);
     await server.stop();
 });

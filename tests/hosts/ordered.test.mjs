@@ -55,7 +55,7 @@ hosts('redis.out_queue is reached, redis.required = on', plain, quick, async (w,
         await w.flows('before');
         await w.still();
         await redis.kill();
-        await w.down();
+        await w.noticed(w.hosts);
         const before = { ...w.ledger.counts };
         for (const ch of w.channels) await small.publish(small.pubs[0], ch, { count: 200, burst: true, pad: 1000 });
         await third.publish(third.pubs[0], w.channels[0], { count: 50, pad: 100 });
@@ -71,7 +71,7 @@ hosts('redis.out_queue is reached, redis.required = on', plain, quick, async (w,
     });
     await scene(t, w, 'redis.required: refused with BrokerError, then taken again', async () => {
         await redis.kill();
-        await w.down('the strict host to notice', 10000, [strict]);
+        await w.noticed([strict]);
         const before = { ...w.ledger.counts };
         await strict.publish(strict.pubs[0], w.channels[0], { count: 5 });
         await until(() => w.ledger.counts.refused >= before.refused + 5, 'five refusals');

@@ -90,6 +90,10 @@ export class World {
     down(what = 'the bus to be down', ms = 10000, hosts = this.hosts) {
         return until(async () => (await Promise.all(hosts.map(h => h.brokers('bus_state')))).some(l => l.some(s => s !== BUS_UP)), what, ms, 25);
     }
+    /** Until each broker of these hosts says so: what is published there waits, or is refused, from now on. */
+    noticed(hosts, what = 'each broker to notice', ms = 10000) {
+        return until(async () => (await Promise.all(hosts.map(h => h.brokers('bus_state')))).every(l => l.length === 2 && l.every(s => s !== BUS_UP)), what, ms, 25);
+    }
 
     /** `subs` subscribers and `pubs` publishers on each host, all of them on all channels. */
     async crowd({ channels = 6, subs = 2, pubs = 1, prefix = 'c' } = {}) {
