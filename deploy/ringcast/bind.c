@@ -368,17 +368,26 @@ binds_fd(const struct binds *b, unsigned i, unsigned ring)
 }
 
 void
-binds_close(struct binds *b)
+binds_leave(struct binds *b)
 {
     for (unsigned i = 0; i < b->count; i++) {
         struct bind_place *p = &b->v[i];
         if (p->addr.ss_family == AF_UNIX && p->fds[0] >= 0)
             (void)unlink(((struct sockaddr_un *)(void *)&p->addr)->sun_path);
-        for (unsigned k = 0; k < b->rings; k++)
+        for (unsigned k = 0; k < b->rings; k++) {
             if (p->fds[k] >= 0)
                 (void)close(p->fds[k]);
-        free(p->fds);
+            p->fds[k] = -1;
+        }
     }
+}
+
+void
+binds_close(struct binds *b)
+{
+    binds_leave(b);
+    for (unsigned i = 0; i < b->count; i++)
+        free(b->v[i].fds);
     free(b->v);
     *b = (struct binds){0};
 }

@@ -34,7 +34,9 @@ bool binds_open(struct binds *b, const struct conf *c, struct conf_error *err) M
 const char *binds_kind(const struct bind_place *p);
 /* The socket of a ring (counted over all workers) at place i; still owned by b. */
 int binds_fd(const struct binds *b, unsigned i, unsigned ring);
-/* Closes everything and removes the files of UNIX sockets. */
+/* Closes the sockets and removes the files of UNIX sockets: once no worker holds them either, who connects is refused. */
+void binds_leave(struct binds *b);
+/* The same, and frees everything. */
 void binds_close(struct binds *b);
 
 /* The URL to type into a browser for the first TCP place; empty if there is none. */

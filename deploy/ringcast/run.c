@@ -374,6 +374,7 @@ begin_stop(struct run *r, const char *why)
     r->stop_end = mono_add_ms(mono_now(), r->c->run_drain_timeout + STOP_GRACE_MS);
     r->deadline = mono_add_ms(mono_now(), r->c->run_drain_timeout + KILL_GRACE_MS);
     signal_children(r, true, SIGTERM);
+    binds_leave(&r->binds);
 }
 
 /* From one phase to the next as children go; kills what overstays. */

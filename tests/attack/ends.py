@@ -1,13 +1,21 @@
 """Orderly stops under load, stopped processes (hardening 16 and 17)."""
 import asyncio
+import errno
 import os
 import signal
+import socket
 import time
 
 from harness import CLOSE, check, clean, frame, idle, scene, text
 from wire import Violation
 
 S = scene("ends", {"run.drain_timeout": "5s", "ws.close_timeout": "500ms"}, shape=(2, 1, 1))
+
+
+def connect_error(server):
+    with socket.socket() as c:
+        c.settimeout(1)
+        return c.connect_ex((server.host, server.port))
 
 
 @S.case("SIGTERM under load: everyone gets 1001, spread; refused from then on; it ends in time", books=False, deadline=25)
@@ -35,6 +43,9 @@ async def drain(ctx):
     await ctx.until("the load", lambda: s.total("publishes_in_total") >= 20)
     begin = time.monotonic()
     s.proc.send_signal(signal.SIGTERM)
+    # Nobody who connects now waits in a queue that nobody accepts from.
+    await ctx.until("a refusal", lambda: connect_error(s) == errno.ECONNREFUSED, 1)
+    check(s.proc.poll() is None, "refused only because it ended")
     await asyncio.gather(*tasks)
     load.cancel()
     check(codes == [1001] * 60, f"{len(codes)} closes: {sorted(set(codes))}")
