@@ -230,10 +230,12 @@ window(struct coord *c)
     struct sample *s = &r->report.set.sample[r->report.set.n++];
     hist_reset(r->lat);
     say_all(c, "WINDOW");
+    proc_begin(&r->server);
     uint64_t cpu = proc_cpu_ns(&r->server), softirq = proc_cpu_ns(&r->softirq);
     sleep_until(mono_now().ns + r->opt.duration_ns);
     s->cpu_ns = proc_cpu_ns(&r->server) - cpu;
     s->softirq_ns = proc_cpu_ns(&r->softirq) - softirq;
+    proc_end(&r->server);
     for (uint32_t i = 0; i < c->n; i++)
         merge(c, i, s);
     report_latency(s, r->lat);

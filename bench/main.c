@@ -57,6 +57,8 @@ main(int argc, char **argv)
         coord_run(&r, argc, argv);
     r.report.count = r.load.count;
     memcpy(r.report.tls_terms, r.load.tls_terms, sizeof r.report.tls_terms);
+    if (r.opt.scenario != SCEN_FLOOR) /* whose process is gone */
+        proc_uses(&r.server, r.report.use);
     bool ok = report_print(&r.report);
     if (alone && r.opt.scenario != SCEN_PACK)
         load_free(&r.load);

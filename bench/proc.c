@@ -120,22 +120,46 @@ task_ns(pid_t pid, const char *tid)
     return ns;
 }
 
+/* Of all its threads; 0 if it is gone. */
+static uint64_t
+pid_ns(pid_t pid)
+{
+    char path[64];
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *d = opendir(path);
+    if (d == NULL)
+        return 0;
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        if (e->d_name[0] != '.')
+            sum += task_ns(pid, e->d_name);
+    closedir(d);
+    return sum;
+}
+
 uint64_t
 proc_cpu_ns(const struct proc_set *set)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < set->n; i++) {
-        char path[64];
-        snprintf(path, sizeof path, "/proc/%d/task", (int)set->pid[i]);
-        DIR *d = opendir(path);
-        if (d == NULL)
-            continue;
-        for (struct dirent *e; (e = readdir(d)) != NULL;)
-            if (e->d_name[0] != '.')
-                sum += task_ns(set->pid[i], e->d_name);
-        closedir(d);
-    }
+    for (uint32_t i = 0; i < set->n; i++)
+        sum += pid_ns(set->pid[i]);
     return sum;
+}
+
+void
+proc_begin(struct proc_set *set)
+{
+    for (uint32_t i = 0; i < set->n; i++)
+        set->mark_ns[i] = pid_ns(set->pid[i]);
+}
+
+void
+proc_end(struct proc_set *set)
+{
+    for (uint32_t i = 0; i < set->n; i++) {
+        uint64_t now = pid_ns(set->pid[i]);
+        set->used_ns[i] += now > set->mark_ns[i] ? now - set->mark_ns[i] : 0;
+    }
 }
 
 static bool
@@ -160,6 +184,21 @@ add_mem(pid_t pid, struct proc_mem *out)
     }
     fclose(f);
     return true;
+}
+
+void
+proc_uses(const struct proc_set *set, struct proc_use *out)
+{
+    for (uint32_t i = 0; i < set->n; i++) {
+        struct proc_mem m = {0};
+        out[i] = (struct proc_use){.pid = set->pid[i], .cpu_ns = set->used_ns[i]};
+        proc_name(set->pid[i], out[i].name, sizeof out[i].name);
+        for (char *p = out[i].name; *p != 0; p++) /* it goes into JSON as it is */
+            if (*p < ' ' || *p == '"' || *p == '\\')
+                *p = '?';
+        if (add_mem(set->pid[i], &m))
+            out[i].private_bytes = m.private_bytes;
+    }
 }
 
 bool

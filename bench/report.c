@@ -251,6 +251,43 @@ json_slow(FILE *f, const struct report *r)
     fputs("],", f);
 }
 
+/* Seconds of all windows. */
+static double
+measured(const struct report *r)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < r->set.n; i++)
+        sum += r->set.sample[i].seconds;
+    for (uint32_t i = 0; i < r->during.n; i++)
+        sum += r->during.sample[i].seconds;
+    return sum;
+}
+
+/* Each process of the server: what it used in all windows, and its memory in the end. */
+static void
+json_processes(FILE *f, const struct report *r)
+{
+    double seconds = measured(r);
+    fputs("\"processes\":[", f);
+    for (uint32_t i = 0; i < r->server_processes; i++) {
+        const struct proc_use *u = &r->use[i];
+        fprintf(f, "%s{\"pid\":%d,\"name\":\"%s\",\"cpu_us\":%.1f,\"cores\":%.4f,\"private_bytes\":%" PRIu64 "}", i ? "," : "",
+            (int)u->pid, u->name, (double)u->cpu_ns / 1e3, seconds > 0 ? (double)u->cpu_ns / 1e9 / seconds : 0, u->private_bytes);
+    }
+    fputs("],", f);
+}
+
+static void
+text_processes(FILE *f, const struct report *r)
+{
+    double seconds = measured(r);
+    for (uint32_t i = 0; i < r->server_processes; i++) {
+        const struct proc_use *u = &r->use[i];
+        fprintf(f, "  %-17s %.2f cores, %.1f KiB private (process %d)\n", u->name,
+            seconds > 0 ? (double)u->cpu_ns / 1e9 / seconds : 0, (double)u->private_bytes / 1024, (int)u->pid);
+    }
+}
+
 static void
 json(FILE *f, const struct report *r)
 {
@@ -265,6 +302,7 @@ json(FILE *f, const struct report *r)
         break;
     default: json_samples(f, &r->set); fputs(",", f);
     }
+    json_processes(f, r);
     json_counts(f, r);
     fputs("}\n", f);
 }
@@ -374,6 +412,7 @@ text(FILE *f, const struct report *r)
         return;
     default: text_samples(f, r);
     }
+    text_processes(f, r);
     fprintf(f, "  published %" PRIu64 ", delivered %" PRIu64 ", lost %" PRIu64 ", doubled %" PRIu64 ", reordered %" PRIu64 ", "
                "foreign %" PRIu64 ", disconnects %" PRIu64 ", refused %" PRIu64 "\n",
         c->published, c->delivered, r->missing, c->twice + c->stale, c->late,

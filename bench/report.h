@@ -46,6 +46,7 @@ struct report {
     uint32_t agents; /* processes that had a part; 0: this one alone */
     bool has_cpu;
     uint32_t server_processes;
+    struct proc_use use[PROC_MAX]; /* of each of them */
     /* idle; slow too has mem_before and mem_after */
     uint64_t idle_conns, mem_before, mem_after, pss_before, pss_after;
     /* storm */

@@ -203,11 +203,13 @@ scen_measure_into(struct run *r, struct sample_set *set)
     struct load *l = &r->load;
     struct sample *s = &set->sample[set->n++];
     hist_reset(r->lat);
+    proc_begin(&r->server);
     struct edge a = edge_now(r);
     l->win0 = a.ns;
     l->win1 = a.ns + r->opt.duration_ns;
     scen_run_until(r, l->win1, "measuring");
     struct edge b = edge_now(r);
+    proc_end(&r->server);
     *s = (struct sample){.seconds = (double)(b.ns - a.ns) / 1e9, .units = b.units - a.units,
         .cpu_ns = b.cpu_ns - a.cpu_ns, .softirq_ns = b.softirq_ns - a.softirq_ns,
         .load_cpu_ns = b.load_ns - a.load_ns};

@@ -45,6 +45,7 @@ scen_plain_floor(struct run *r)
     for (uint32_t i = 0; i < r->opt.repeat; i++)
         scen_measure(r);
     scen_drain(r);
+    proc_uses(&r->server, r->report.use);
     floor_stop(&child);
 }
 

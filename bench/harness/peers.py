@@ -17,7 +17,6 @@ import time
 from . import machine, server as srv
 
 FOLDER = machine.ROOT / "bench" / "peers"
-PACKAGES = ("nats-server", "mosquitto", "nginx-light", "libnginx-mod-nchan")
 UWS_PACKAGES = ("python3-pip", "python3-setuptools", "libuv1", "gcc", "libc6-dev")
 UWS_VERSION = "0.0.31"
 UWS_LIBRARY = FOLDER / "python" / "socketify" / "libsocketify_linux_amd64.so"
@@ -44,9 +43,11 @@ def install_npm():
             return
 
 
-def install_debian():
-    if not (shutil.which("nats-server") and shutil.which("mosquitto") and shutil.which("nginx") and NCHAN.exists()):
-        apt_get(PACKAGES)
+def install_debian(classes):
+    """What these need and is not there."""
+    missing = [p for c in classes for p in c.packages()]
+    if missing:
+        apt_get(sorted(set(missing)))
 
 
 def install_uws():
@@ -258,6 +259,10 @@ class Nats(Peer):
         return f"tcp://127.0.0.1:{self.port}"
 
     @classmethod
+    def packages(cls):
+        return [] if shutil.which("nats-server") else ["nats-server"]
+
+    @classmethod
     def version(cls):
         return said(["nats-server", "--version"]).rpartition(" ")[2]
 
@@ -284,6 +289,10 @@ class Mosquitto(Peer):
         self.run(["mosquitto", "-c", str(conf)], wait=(self.port, self.tls_port), stdout=subprocess.DEVNULL)
 
     @classmethod
+    def packages(cls):
+        return [] if shutil.which("mosquitto") else ["mosquitto"]
+
+    @classmethod
     def version(cls):
         return said(["mosquitto", "-h"]).split("\n", 1)[0].rpartition(" ")[2]
 
@@ -307,6 +316,10 @@ class Nchan(Peer):
                         + f"server {{ listen 127.0.0.1:{self.port} backlog=4096; listen 127.0.0.1:{self.tls_port} ssl;\n"
                         f"ssl_certificate {self.cert}; ssl_certificate_key {self.key};\n{listen}}} }}\n")
         self.run(["nginx", "-p", str(self.folder), "-c", str(conf), "-e", str(self.folder / "error.log")], wait=(self.port,), stdout=subprocess.DEVNULL)
+
+    @classmethod
+    def packages(cls):
+        return [] if shutil.which("nginx") and NCHAN.exists() else ["nginx-light", "libnginx-mod-nchan"]
 
     @classmethod
     def version(cls):

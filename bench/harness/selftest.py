@@ -138,6 +138,25 @@ class Capacity(unittest.TestCase):
         self.assertEqual(len(runs), 1)
 
 
+class Profile(unittest.TestCase):
+    TEXT = """
+\tffffffff81a0 _raw_spin_unlock_irqrestore+0x10 ([kernel.kallsyms])
+\tffffffff81b0 tcp_v4_rcv+0x9 ([kernel.kallsyms])
+\tffffffff81c0 net_rx_action ([kernel.kallsyms])
+\tffffffff81d0 tcp_sendmsg_locked+0x1 ([kernel.kallsyms])
+
+\tffffffff81d0 tcp_sendmsg_locked+0x1 ([kernel.kallsyms])
+\t        5600 outq_flush+0x30 (/usr/bin/ringcast-worker)
+
+\t        5601 json_string+0x30 (/usr/bin/ringcast-worker)
+"""
+
+    def test_samples_are_told_apart(self):
+        profile = script("profile")
+        self.assertEqual([profile.doing(s) for s in profile.samples(self.TEXT)],
+                         ["the receiver's half of TCP, and what comes in", "sending", "ringcast-worker"])
+
+
 class Peers(unittest.TestCase):
     def test_each_has_what_the_report_says_of_it(self):
         self.assertEqual(len({c.name for c in peers.ALL}), len(peers.ALL))

@@ -5,6 +5,11 @@ import pathlib
 import sys
 import xml.dom.minidom
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "bench"))
+sys.dont_write_bytecode = True
+
+from harness import peers, rivals  # noqa: E402
+
 folder = pathlib.Path(sys.argv[1])
 doc = json.loads((folder / "quick.json").read_text())
 page = (folder / "quick.html").read_text()
@@ -20,16 +25,19 @@ def expect(what, is_so):
         print("FAIL ", what)
 
 
-servers = ["ringcast", "socketcluster", "socketcluster-minbin", "socketio", "ws"]
-expect("servers", list(doc["titles"]) == servers)
+classes = {c.name: c for c in peers.ALL}
+servers = list(doc["titles"])
+expect("servers", {"ringcast", *(c.name for c in peers.NPM)} <= set(servers) <= classes.keys())
 expect("steps", {"fixed", "full", "pairs", "rtt", "connect", "upgrade", "wss", "deflate", "half"} == {s["name"] for s in doc["steps"]})
 for step in doc["steps"]:
     for name in servers:
-        if name == "socketcluster-minbin" and "--payload-as=json" in step["words"]:
+        if not rivals.takes(classes[name], [step["name"], step["title"], step["mode"], step["words"]]):
             continue
         runs = doc["runs"].get(step["name"], {}).get(name, [])
         expect(f"{step['name']} of {name} is there", len(runs) == doc["rounds"])
         expect(f"{step['name']} of {name} is clean", all(r["ok"] for r in runs))
+        if name == "mosquitto" and step["name"] in ("connect", "upgrade"):
+            continue  # its queue is short: who finds it full tries again after a second, and a window is a fifth of one
         expect(f"{step['name']} of {name} did something", all(r["median"]["per_second"] > 0 and r["median"]["cpu_us_per_unit"] > 0 for r in runs))
 for name in servers:
     expect(f"curve of {name}", doc["curve"].get(name))
