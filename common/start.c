@@ -1,6 +1,7 @@
 #include "common/start.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -82,9 +83,18 @@ own_run_dir(const struct conf *conf)
 }
 
 void
+start_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            die("nothing to read from and to write to: %s", strerror(errno));
+}
+
+void
 start_process(struct start *s, struct conf *conf, const char *kind, int argc, char **argv)
 {
     char program[32], usage[128], who[32];
+    start_streams();
     (void)snprintf(program, sizeof program, "ringcast-%s", kind);
     (void)snprintf(usage, sizeof usage, "%s [--%s.index=N] [--config FILE] [--section.key=value ...]", program, kind);
     conf_from_command_line(conf, &argc, argv, program, usage);

@@ -13,6 +13,8 @@ struct start {
     int ready_fd;   /* told once by start_ready (RINGCAST_READY_FD); -1: nobody asked */
 };
 
+/* First of all. What opens a file while a standard stream is closed gets that stream's number, and the log with it. */
+void start_streams(void);
 /* Everything above, for "worker" or "broker", and priv_begin. Ends the process with a sentence on what is not right. */
 void start_process(struct start *s, struct conf *conf, const char *kind, int argc, char **argv);
 /* Tells the parent that the process is up; later calls do nothing. */

@@ -4,6 +4,7 @@
 
 #include "common/bug.h"
 #include "common/conf.h"
+#include "common/start.h"
 
 #include "deploy/ringcast/hosts.h"
 #include "deploy/ringcast/run.h"
@@ -74,6 +75,7 @@ main(int argc, char **argv)
     static const char *const commands[] = {
         "run", "status", "hosts", "occupancy", "publish", "subscribe", "reload", "check-config", "help", "version", ""};
     unsigned which = 0;
+    start_streams();
     while (which + 1 < ARRAY_LEN(commands) && strcmp(command, commands[which]) != 0)
         which++;
     if (strcmp(command, commands[which]) != 0)

@@ -83,6 +83,18 @@ class Start(cli.Case):
         r.wait_line("out", "ringcast: ready on ")
         r.end(signal.SIGTERM)
 
+    def test_closed_streams_are_nobody_elses(self):
+        r = self.start(preexec=lambda: os.closerange(0, 3), ready=False)
+        for who in ("worker.0", "broker.0"):
+            self.wait_log(who, "up")
+        os.kill(int(self.wait_log("worker.0", "up")[1]), signal.SIGKILL)  # something to say
+        pid = int(self.wait_log("worker.0", "up", 2)[1])
+        self.assertEqual((self.run_dir / "lock").read_text(), f"{r.process.pid}\n")
+        for fd in range(3):
+            for process in (r.process.pid, pid):
+                self.assertEqual(os.readlink(f"/proc/{process}/fd/{fd}"), "/dev/null")
+        self.assertEqual(r.end(signal.SIGTERM)[0], 0)
+
     def test_the_service_manager_is_told(self):
         path = str(self.dir / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
