@@ -427,6 +427,26 @@ what_waited_when_a_link_was_lost_says_so(void **state)
     assert_int_equal(a.again, n);
 }
 
+/* The same when only subscriptions were lost: publishes wait for them. */
+static void
+what_waited_for_subscriptions_says_so(void **state)
+{
+    (void)state;
+    start(1, "");
+    open_host(&a);
+    JOIN(a, channel("x"));
+    UNTIL(a.joined == 1 && a.bus->state == BUS_UP);
+    t_redis_expect(&servers[0], "OK", "CLIENT PAUSE 60000 WRITE");
+    uint64_t n = 0;
+    for (; a.bus->ops->is_up(a.bus, channel("x")); n++)
+        assert_true(say_marked(&a, "x", n, n + 1));
+    t_redis_expect(&servers[0], "1", "CLIENT KILL TYPE pubsub");
+    UNTIL(a.lost == 1);
+    t_redis_expect(&servers[0], "OK", "CLIENT UNPAUSE");
+    UNTIL(a.taken == n && a.last_number == n);
+    assert_int_equal(a.again, 1); /* the others were under way, and their link was not lost */
+}
+
 /* What comes back gives way first, and what is known of it then takes no room from what is newer. */
 static void
 what_was_under_way_gives_way_to_what_is_newer(void **state)
@@ -630,6 +650,7 @@ main(void)
         T(what_waits_waits_for_other_hosts_too),
         T(what_was_under_way_is_sent_again_and_says_so),
         T(what_waited_when_a_link_was_lost_says_so),
+        T(what_waited_for_subscriptions_says_so),
         T(what_was_under_way_gives_way_to_what_is_newer),
         T(a_stopped_server_costs_the_oldest_and_bounded_memory),
         T(killed_clients_come_back),

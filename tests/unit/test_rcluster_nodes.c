@@ -711,7 +711,7 @@ who_was_named_for_what_gave_way_is_not_asked(void **state)
     }
     assert_true(are(BUS_DROPPED, 1, 5));
     node[1].deaf = false;
-    publish(3);
+    publish_to(news, &said, 3, BIG); /* for which there is no room */
     struct mono from = mono_now();
     while (mono_since_ms(mono_now(), from) < 100)
         turn();
