@@ -16,16 +16,10 @@
 #include "broker/bus.h"
 #include "broker/metrics.h"
 #include "broker/outbox.h"
+#include "broker/rcopies.h"
 #include "broker/rnodes.h"
 #include "broker/rtopic.h"
 #include "common/log.h"
-
-/* Hash tags whose slots are in the middle of the first, second and third third: 2727, 8193, 13650. */
-#define COPIES 3
-static const char tags[COPIES][5] = {"{um}", "{sm}", "{pm}"};
-#define TAG_BYTES 4
-#define CONTROL_MARK '/' /* between prefix and name; a prefix has none, nor a colon */
-#define CHANNEL_MARK ':'
 
 /* A slot that moved: what waits for it goes out that much later, so that the topics of other hosts are there first.
  * They hear of it when we do. */
@@ -37,7 +31,6 @@ static const char tags[COPIES][5] = {"{um}", "{sm}", "{pm}"};
 #define REDIRECTS_MAX 5
 #define BATCH_NAMES 512
 #define BATCH_BYTES 32768
-#define CONTROLS_MAX 4096
 
 struct rslot {
     struct rtopic *todo, *calm;         /* those to be asked for or left, the others */
@@ -50,14 +43,6 @@ struct rslot {
     uint8_t redirects;                  /* since a publish succeeded */
     bool is_held;
     bool is_todo, is_queued;            /* in the bus's lists of such slots */
-};
-
-/* A publish on a control topic has as many replies as it has copies under way. */
-struct control {
-    uint64_t token;
-    uint32_t left;
-    uint32_t next_free;
-    bool is_told;
 };
 
 struct slots {
@@ -82,8 +67,7 @@ struct rcluster {
     uint32_t missed;                        /* told as lost and not back */
     struct mono look_at;                    /* whatever the two flags say */
     bool look_state;
-    struct control *controls;
-    uint32_t control_free;
+    struct rcopies copies;                  /* of publishes on control topics */
     struct buf name;                        /* the topic that is worked on */
     struct rslot slot[SLOTS];
 };
@@ -98,32 +82,17 @@ of(struct bus *bus)
 
 /* -- names -- */
 
-/* prefix:name, or prefix/{tag}name. None when memory is out. Lives until the next. */
+/* None when memory is out. Lives until the next. */
 static struct view
 name_of(struct rcluster *r, struct bus_topic t, unsigned copy)
 {
-    buf_reset(&r->name);
-    buf_put_view(&r->name, view_str(r->bus.conf->redis_prefix));
-    buf_put_u8(&r->name, t.kind == BUS_CONTROL ? CONTROL_MARK : CHANNEL_MARK);
-    if (t.kind == BUS_CONTROL)
-        buf_put(&r->name, tags[copy], TAG_BYTES);
-    buf_put_view(&r->name, t.name);
-    return r->name.failed ? VIEW_NONE : buf_view(&r->name);
+    return rcopies_name(&r->name, view_str(r->bus.conf->redis_prefix), t, copy);
 }
 
-/* False when it is none of ours. */
 static bool
 topic_of(const struct rcluster *r, struct view name, struct bus_topic *out)
 {
-    struct view prefix = view_str(r->bus.conf->redis_prefix);
-    if (name.n <= prefix.n || !view_starts(name, prefix))
-        return false;
-    bool control = name.p[prefix.n] == CONTROL_MARK;
-    if (!control && name.p[prefix.n] != CHANNEL_MARK)
-        return false;
-    out->kind = control ? BUS_CONTROL : BUS_CHANNEL;
-    out->name = view_from(name, prefix.n + 1 + (control ? TAG_BYTES : 0));
-    return true;
+    return rcopies_topic(view_str(r->bus.conf->redis_prefix), name, out);
 }
 
 static void
@@ -140,7 +109,7 @@ slots_add(struct slots *s, uint16_t slot, bool *is_in)
 static bool
 has_joined_copy(struct rcluster *r, struct bus_topic t, const struct rtopic *but)
 {
-    for (unsigned i = 0; i < COPIES; i++) {
+    for (unsigned i = 0; i < RCOPIES; i++) {
         const struct rtopic *x = rtopic_find(&r->topics, name_of(r, t, i));
         if (x != NULL && x != but && x->is_joined)
             return true;
@@ -310,17 +279,11 @@ topic_get(struct rcluster *r, struct view name)
     return t;
 }
 
-static unsigned
-copies_of(struct bus_topic t)
-{
-    return t.kind == BUS_CONTROL ? COPIES : 1;
-}
-
 static void
 rcluster_leave(struct bus *bus, struct bus_topic topic)
 {
     struct rcluster *r = of(bus);
-    for (unsigned i = 0; i < copies_of(topic); i++) {
+    for (unsigned i = 0; i < rcopies_of(topic); i++) {
         struct rtopic *t = rtopic_find(&r->topics, name_of(r, topic, i));
         if (t == NULL || !t->wanted)
             continue;
@@ -337,7 +300,7 @@ static bool
 rcluster_join(struct bus *bus, struct bus_topic topic)
 {
     struct rcluster *r = of(bus);
-    for (unsigned i = 0; i < copies_of(topic); i++) {
+    for (unsigned i = 0; i < rcopies_of(topic); i++) {
         struct rtopic *t = topic_get(r, name_of(r, topic, i));
         if (t == NULL) {
             rcluster_leave(bus, topic);
@@ -416,16 +379,8 @@ tell_fate(struct rcluster *r, struct view name, uint64_t token, enum bus_fate fa
         r->bus.ears->on_fate(r->bus.arg, topic, token, fate);
         return;
     }
-    struct control *c = &r->controls[token];
-    bool now = !c->is_told && (fate == BUS_TAKEN || c->left == 1);
-    uint64_t what = c->token;
-    c->is_told |= now;
-    if (--c->left == 0) {
-        c->next_free = r->control_free;
-        r->control_free = (uint32_t)token;
-    }
-    if (now)
-        r->bus.ears->on_fate(r->bus.arg, topic, what, fate);
+    if (rcopies_fate(&r->copies, (uint32_t)token, fate, &token))
+        r->bus.ears->on_fate(r->bus.arg, topic, token, fate);
 }
 
 /* Something waits in the slot. */
@@ -528,33 +483,26 @@ send_or_queue(struct rcluster *r, struct view name, struct view head, struct vie
 static bool
 publish_control(struct rcluster *r, struct bus_topic topic, struct view head, struct view body, uint64_t token)
 {
-    uint32_t at = r->control_free;
-    if (at == CONTROLS_MAX)
+    uint32_t at = rcopies_begin(&r->copies, token), sent = 0;
+    if (at == RCOPIES_NONE)
         return false;
-    struct control *c = &r->controls[at];
-    uint32_t next = c->next_free;
-    *c = (struct control){.token = token};
-    for (unsigned i = 0; i < COPIES; i++) {
+    for (unsigned i = 0; i < RCOPIES; i++) {
         struct view name = name_of(r, topic, i);
-        c->left += name.n > 0 && send_now(r, slot_of(name), name, head, body, at);
+        sent += name.n > 0 && send_now(r, slot_of(name), name, head, body, at);
     }
-    if (c->left == 0) {
+    if (sent == 0) {
         struct view name = name_of(r, topic, 0);
-        c->left = 1; /* before it may be dropped */
-        if (name.n == 0 || !send_or_queue(r, name, head, body, at)) {
-            c->next_free = next;
-            return false;
-        }
+        sent = name.n > 0 && send_or_queue(r, name, head, body, at);
     }
-    r->control_free = next;
-    return true;
+    rcopies_sent(&r->copies, at, sent);
+    return sent > 0;
 }
 
 static bool
 rcluster_publish(struct bus *bus, struct bus_topic topic, struct view head, struct view body, uint64_t token)
 {
     struct rcluster *r = of(bus);
-    size_t n = head.n + body.n, topic_n = strlen(bus->conf->redis_prefix) + 1 + TAG_BYTES + topic.name.n;
+    size_t n = head.n + body.n, topic_n = strlen(bus->conf->redis_prefix) + RCOPIES_MARKS + topic.name.n;
     if (n > bus->conf->redis_max_bulk || outbox_cost(VIEW("SPUBLISH"), topic_n, n) > bus->conf->redis_out_queue)
         return false;
     if (topic.kind == BUS_CONTROL)
@@ -567,7 +515,7 @@ static bool
 rcluster_is_up(const struct bus *bus, struct bus_topic topic)
 {
     struct rcluster *r = container_of((struct bus *)(uintptr_t)bus, struct rcluster, bus);
-    for (unsigned i = 0; i < copies_of(topic); i++) {
+    for (unsigned i = 0; i < rcopies_of(topic); i++) {
         struct view name = name_of(r, topic, i);
         uint16_t slot = slot_of(name);
         const struct rslot *s = &r->slot[slot];
@@ -977,7 +925,7 @@ rcluster_close(struct bus *bus)
         outbox_empty(&r->out, &r->slot[r->queued.v[i]].out);
     rtopics_fini(&r->topics);
     buf_free(&r->name);
-    free(r->controls);
+    rcopies_fini(&r->copies);
     free(r);
 }
 
@@ -988,11 +936,8 @@ init(struct rcluster *r, struct conf_error *err)
     for (uint32_t i = 0; i < SLOTS; i++)
         r->slot[i].pub_at = r->slot[i].sub_at = r->slot[i].ask_at = RNODES_NONE;
     r->name = buf_make(UINT16_MAX);
-    r->controls = calloc(CONTROLS_MAX, sizeof *r->controls);
-    if (getrandom(&seed, sizeof seed, 0) != sizeof seed || r->controls == NULL || !rtopics_init(&r->topics, seed))
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed || !rcopies_init(&r->copies) || !rtopics_init(&r->topics, seed))
         return conf_fail(err, "can't begin: memory is out");
-    for (uint32_t i = 0; i < CONTROLS_MAX; i++)
-        r->controls[i].next_free = i + 1;
     return true;
 }
 
