@@ -117,15 +117,23 @@ class Server:
                 kb += int(re.search(r"VmRSS:\s+(\d+)", f.read())[1])
         return kb * 1024
 
-    def cpu(self, *roles):
-        """Seconds of processor time, by the nanosecond clock of the scheduler."""
+    def scheduled(self, column, roles):
+        """Of all threads, by the nanosecond clock of the scheduler. Column 0: ran; 1: could have run, and waited for a processor."""
         ns = 0
-        for role in roles or ("worker", "broker"):
+        for role in roles:
             for pid in self.pids(role):
                 for tid in os.listdir(f"/proc/{pid}/task"):
                     with open(f"/proc/{pid}/task/{tid}/schedstat") as f:
-                        ns += int(f.read().split()[0])
+                        ns += int(f.read().split()[column])
         return ns / 1e9
+
+    def cpu(self, *roles):
+        """Seconds of processor time."""
+        return self.scheduled(0, roles or ("worker", "broker"))
+
+    def held_up(self):
+        """Seconds that others had the processors it wanted."""
+        return self.scheduled(1, ("worker", "broker"))
 
     def fds(self, role="worker"):
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids(role))
@@ -300,7 +308,9 @@ async def main():
         times.append(time.monotonic() - begin)
         await asyncio.sleep(0.005)
     times.sort()
-    print(json.dumps({"n": len(times), "max": times[-1], "p99": times[len(times) * 99 // 100]}), flush=True)
+    with open("/proc/self/schedstat") as f:
+        held_up = int(f.read().split()[1]) / 1e9
+    print(json.dumps({"n": len(times), "max": times[-1], "p99": times[len(times) * 99 // 100], "held_up": held_up}), flush=True)
 asyncio.run(main())
 """
 
@@ -310,21 +320,24 @@ class Bystander:
 
     def __init__(self, server, seconds):
         here = os.path.dirname(os.path.abspath(__file__))
+        self.server, self.before = server, server.held_up()
         code = BYSTANDER % (here, os.path.join(here, "..", "conform"))
         self.proc = subprocess.Popen([sys.executable, "-c", code, server.host, str(server.port), str(seconds)],
                                      stdout=subprocess.PIPE, text=True)
         check(self.proc.stdout.readline() == "go\n", "the bystander did not come up")
 
     async def verdict(self, limit=0.1, worst=1.0):
-        """No message later than `worst`; with ATTACK_STRICT=1, for a quiet machine and a release build, p99
-        within `limit` too. Elsewhere the bystander itself waits for a processor."""
+        """No message later than `worst`, and for what it and the server waited for a processor: that is nobody's fault. With
+        ATTACK_STRICT=1, for a quiet machine and a release build, p99 within `limit` too."""
         limit = limit if os.environ.get("ATTACK_STRICT") == "1" else worst
         out = await asyncio.get_running_loop().run_in_executor(None, self.proc.stdout.readline)
         self.proc.wait()
         check(out.startswith("{"), "the bystander was cut off")
         r = json.loads(out)
-        check(r["n"] > 20 and r["max"] < worst and r["p99"] < limit,
-              f"a bystander waited: p99 {r['p99'] * 1e3:.0f} ms, at most {r['max'] * 1e3:.0f} ms, {r['n']} messages")
+        busy = max(0.0, self.server.held_up() - self.before) + r["held_up"]
+        check(r["n"] > (20 if busy < worst else 3) and r["max"] < worst + busy and r["p99"] < limit + busy,
+              f"a bystander waited: p99 {r['p99'] * 1e3:.0f} ms, at most {r['max'] * 1e3:.0f} ms, {r['n']} messages; "
+              f"{busy * 1e3:.0f} ms of it all for a processor")
 
 
 async def books(ctx, zero=True):
