@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/sock.h"
 #include "worker/conn.h"
 #include "worker/metrics.h"
 
@@ -112,21 +113,28 @@ fail(struct conf_error *err, const char *what, const char *text, int e)
 }
 
 static void
-tcp_options(int fd, bool shared)
+tcp_options(int fd, bool shared, bool any_host)
 {
     int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    sock_set_listener(fd, any_host);
     if (shared)
         setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
-    /* Accepted sockets inherit these. */
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+/* "Any" is one IPv6 address that takes IPv4 too, where there is IPv6: as under `ringcast run`. */
+static int
+family_of(const struct conf_listen *a)
+{
+    int probe = a->host[0] == '\0' ? socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    if (probe >= 0)
+        close(probe);
+    return a->host[0] != '\0' ? AF_UNSPEC : probe >= 0 ? AF_INET6 : AF_INET;
 }
 
 static int
 open_tcp(const struct conf_listen *a, bool shared, int backlog, int *e)
 {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
+    struct addrinfo hints = {.ai_family = family_of(a), .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
     int fd = -1;
     *e = EADDRNOTAVAIL;
     if (getaddrinfo(a->host[0] ? a->host : NULL, a->port, &hints, &list) != 0)
@@ -137,7 +145,7 @@ open_tcp(const struct conf_listen *a, bool shared, int backlog, int *e)
             *e = errno;
             continue;
         }
-        tcp_options(fd, shared);
+        tcp_options(fd, shared, a->host[0] == '\0');
         if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, backlog) < 0) {
             *e = errno;
             close(fd);

@@ -1,12 +1,14 @@
 /* ringcast-worker: one process, worker.rings ring threads. The main thread only waits for signals and
  * for the end of its parent, and tells the rings. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/bug.h"
@@ -107,6 +109,18 @@ read_kind(const char *name, struct listener *out)
     out->no_gaps = strstr(kind, "+nogaps") != NULL;
 }
 
+/* A mistake of whoever handed it over would otherwise be a listener that nobody can ever reach. */
+static void
+check_listens(int fd)
+{
+    int type = 0, listens = 0;
+    socklen_t n = sizeof type, m = sizeof listens;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_STREAM ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &m) < 0 || !listens)
+        die("LISTEN_FDS: descriptor %d is no stream socket that listens: hand over such sockets (systemd: ListenStream=, without "
+            "Accept=yes)", fd);
+}
+
 static bool
 is_unix(int fd)
 {
@@ -124,10 +138,13 @@ inherited(struct listener *out, unsigned *ring_of, unsigned rings)
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES");
     if (pid == NULL || count == NULL || strtol(pid, NULL, 10) != getpid())
         return 0;
-    unsigned n = (unsigned)strtoul(count, NULL, 10);
-    n = MIN(n, (unsigned)(RINGS_MAX * LISTENERS_MAX));
+    char *end;
+    unsigned long n = strtoul(count, &end, 10);
+    if (*count < '0' || *count > '9' || *end != '\0' || n > RINGS_MAX * LISTENERS_MAX)
+        die("LISTEN_FDS is %s: write how many sockets are handed over, up to %d", count, RINGS_MAX * LISTENERS_MAX);
     for (unsigned i = 0; i < n; i++) {
         unsigned ring = i % rings;
+        check_listens((int)(3 + i));
         out[i] = (struct listener){.fd = (int)(3 + i), .is_unix = is_unix((int)(3 + i))};
         if (names != NULL && strncmp(names, "ring", 4) == 0)
             ring = (unsigned)strtoul(names + 4, NULL, 10) % rings;
@@ -137,7 +154,27 @@ inherited(struct listener *out, unsigned *ring_of, unsigned rings)
         names = names != NULL ? strchr(names, ':') : NULL;
         names = names != NULL ? names + 1 : NULL;
     }
-    return n;
+    return (unsigned)n;
+}
+
+/* With fewer sockets than rings, those without one accept from the sockets of the first ring that has some. */
+static void
+share(struct listener (*per_ring)[LISTENERS_MAX], unsigned *count, unsigned rings)
+{
+    unsigned from = 0;
+    while (from + 1 < rings && count[from] == 0)
+        from++;
+    for (unsigned r = 0; r < rings; r++) {
+        if (count[r] > 0)
+            continue;
+        for (unsigned i = 0; i < count[from]; i++) {
+            per_ring[r][i] = per_ring[from][i];
+            per_ring[r][i].fd = fcntl(per_ring[from][i].fd, F_DUPFD_CLOEXEC, 0);
+            if (per_ring[r][i].fd < 0)
+                die("a listener can't be shared: %s", strerror(errno));
+        }
+        count[r] = count[from];
+    }
 }
 
 /* Those that worker.listen names, when nobody handed any over. */
@@ -214,6 +251,7 @@ setup_threads(const struct conf *conf, unsigned worker_idx, struct thread *threa
     for (unsigned i = 0; i < n; i++)
         if (count[ring_of[i]] < LISTENERS_MAX)
             per_ring[ring_of[i]][count[ring_of[i]]++] = all[i];
+    share(per_ring, count, rings);
     addrs = addrs_of(conf);
     for (unsigned r = 0; r < rings; r++) {
         threads[r].setup = (struct worker_setup){

@@ -14,15 +14,11 @@
 #include <unistd.h>
 
 #include "common/bug.h"
+#include "common/sock.h"
 
 #include "common/banned.h"
 
 #define PLACES_MAX 16 /* as many as a ring listens on */
-/* A peer that vanished is noticed by TCP after a minute and four probes, whatever the dialect does.
- */
-#define KEEPALIVE_IDLE_S 60
-#define KEEPALIVE_INTERVAL_S 15
-#define KEEPALIVE_PROBES 4
 /* Workers of a `ringcast run` that was just killed need a moment to give their sockets up. */
 #define LEFTOVER_MS 1000
 #define LEFTOVER_LOOK_MS 20
@@ -167,25 +163,6 @@ lift(int fd, int floor)
     return up;
 }
 
-static void
-set_option(int fd, int level, int name, int value)
-{
-    (void)setsockopt(fd, level, name, &value, sizeof value);
-}
-
-/* Accepted connections inherit these. */
-static void
-set_tcp_options(int fd, bool any_host)
-{
-    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, !any_host);
-}
-
 /* A bound socket, or -1 with errno. */
 static int
 bind_tcp(const struct bind_place *p, bool shared, int floor)
@@ -195,9 +172,10 @@ bind_tcp(const struct bind_place *p, bool shared, int floor)
         fd = lift(fd, floor);
     if (fd < 0)
         return -1;
-    set_tcp_options(fd, p->any_host);
+    sock_set_listener(fd, p->any_host);
+    int on = 1;
     if (shared)
-        set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     if (bind(fd, (const void *)&p->addr, p->addr_len) == 0)
         return fd;
     int why = errno;

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import unittest
 
@@ -326,6 +327,48 @@ class Real(cli.Case):
             status, _, err = alone.end(None if says else signal.SIGTERM)
             self.assertEqual(status, 0 if says is None else 1)
             self.assertIn(says or "", err)
+
+    def worker_with(self, kind, count):
+        """A worker with two rings that a service manager gives one socket of its making."""
+        manager = ("import os, socket, sys\n"
+                   "s = socket.socket(type=getattr(socket, sys.argv[1]))\n"
+                   "s.bind(('127.0.0.1', 0))\n"
+                   "if sys.argv[1] == 'SOCK_STREAM': s.listen()\n"
+                   "print(s.getsockname()[1], flush=True)\n"
+                   "os.dup2(s.fileno(), 3)\n"
+                   "os.set_inheritable(3, True)\n"
+                   "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[2])\n"
+                   "os.execv(sys.argv[3], sys.argv[3:])\n")
+        alone = cli.Ringcast([sys.executable, "-c", manager, kind, count, self.bin / "ringcast-worker", "--worker.rings=2",
+                              f"--run.dir={self.run_dir}"], self.env)
+        self.started.append(alone)
+        return alone
+
+    def test_sockets_that_are_handed_over_must_listen_and_are_shared(self):
+        for kind, count, says in (("SOCK_DGRAM", "1", "descriptor 3 is no stream socket that listens"),
+                                  ("SOCK_STREAM", "2", "descriptor 4 is no stream socket that listens"),
+                                  ("SOCK_STREAM", "-1", "LISTEN_FDS is -1"), ("SOCK_STREAM", "x", "LISTEN_FDS is x")):
+            status, _, err = self.worker_with(kind, count).end()
+            self.assertEqual(status, 1, err)
+            self.assertIn(says, err)
+        alone = self.worker_with("SOCK_STREAM", "1")
+        for ring in range(2):
+            alone.wait_line("err", f"worker.0/ring.{ring} ring listeners=1")
+        self.assertEqual(alone.end(signal.SIGTERM)[0], 0)
+
+    def test_any_address_is_both_families_for_a_worker_alone_too(self):
+        try:
+            with socket.create_server(("::", 0), family=socket.AF_INET6) as s:
+                port = s.getsockname()[1]
+        except OSError:
+            self.skipTest("no IPv6 here")
+        alone = cli.Ringcast([self.bin / "ringcast-worker", "--worker.rings=1", f"--run.dir={self.run_dir}",
+                              f"--worker.listen=tcp://*:{port}"], self.env)
+        self.started.append(alone)
+        alone.wait_line("err", "ring listeners=1")
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=cli.PATIENCE).close()
+        self.assertEqual(alone.end(signal.SIGTERM)[0], 0)
 
     def test_a_unix_listener_is_told_from_a_port(self):
         server = self.start(f"--worker.listen=unix:{self.dir}/s", preexec=lambda: os.umask(0o077) and None)
