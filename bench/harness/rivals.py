@@ -18,6 +18,8 @@ RULES = """
   keeps messages in shared memory. NATS on TCP has no WebSocket framing at all. CPU time is that of all processes of a server.
 - To connect and subscribe takes one round trip with nchan (the path says what is wanted), two with ws and uWebSockets, three with SocketCluster's protocol,
   MQTT and Socket.IO, and two with NATS on TCP. The upgrade alone is one for all of them; nchan has subscribed by then.
+- Floors are bare programs that send the same frames to the same sockets and do nothing else (docs/benchmarks.md): one io_uring send for each frame at a
+  rate, one for 16 frames at full speed, a relay over two processes for pairs. They are no servers and are never called ahead.
 - A rate that a server cannot reach is shown as what it reached.
 - A server is called ahead only where the 95 % interval of the ratio, taken round by round, does not include 1; what was taken once is
   compared as it is. Where another one is ahead of
@@ -37,6 +39,7 @@ def steps(a):
     rows = [
         ("fixed", f"Fan-out to {a.subscribers:,}, {fixed:,} deliveries/s", "ws", ["fanout", n, f"--rate={fixed}"], (CPU, *LATENCY)),
         ("full", f"Fan-out to {a.subscribers:,}, full speed, 16 in flight", "ws", ["fanout", n, "--in-flight=16"], (RATE, CPU)),
+        ("full128", f"Fan-out to {a.subscribers:,}, full speed, 128 in flight", "ws", ["fanout", n, "--in-flight=128"], (RATE, CPU)),
         ("pairs", f"{a.pairs} pairs, full speed, 16 in flight", "ws", ["pairs", f"--clients={2 * a.pairs}", "--in-flight=16"], (RATE, CPU)),
         ("rtt", "One client, one round trip at a time", "ws", ["rtt", "--clients=1"], (*LATENCY, CPU)),
         ("connect", "Connect, open, subscribe, leave: 64 at a time", "ws", ["connect", "--clients=64"], (RATE, CPU)),
@@ -54,6 +57,16 @@ def takes(peer, step):
     if peer is peers.MinBin and "--payload-as=json" in step[3] or peer is peers.Nats and "--depth=upgrade" in step[3]:
         return False
     return step[2] in peer.modes
+
+
+# What a bare program does in place of the server: the floor under a step.
+FLOORS = {"fixed": "single", "full": "batch16", "pairs": "relay"}
+
+
+def floor_words(step):
+    """The words of a floor's run, None where there is none."""
+    kind = FLOORS.get(step[0])
+    return ["floor", f"--kind={kind}", *step[3][1:]] if kind else None
 
 
 def half_step(a, curve):
@@ -87,7 +100,7 @@ def with_interval(s):
 def judge(doc, without=()):
     """(title, figure, ours, best rival's title, theirs, ratio or None, verdict) for each step's figures. The rival is whoever has
     the best median, whichever it is, but for those that are left out."""
-    out = {"ringcast", *without}
+    out = {"ringcast", "floor", *without}
     rows = []
     for step in doc["steps"]:
         runs = doc["runs"].get(step["name"], {})
@@ -207,7 +220,7 @@ HEAD = ("work", "figure", "Ringcast", "best of the others", "Ringcast is better 
 def comparisons(doc):
     """(title, rows): beside all others, and beside those that come as servers or are measured as applications have them."""
     rows = [("Who is ahead", ahead_rows(doc))]
-    if "uws" in doc["titles"] and len(doc["titles"]) > 2:
+    if "uws" in doc["titles"] and len(doc["peers"]) > 2:
         rows.append(("The same without uWebSockets, which is a library and has no package of its own", ahead_rows(doc, ("uws",))))
     return rows
 

@@ -26,9 +26,9 @@ def expect(what, is_so):
 
 
 classes = {c.name: c for c in peers.ALL}
-servers = list(doc["titles"])
+servers = [s for s in doc["titles"] if s != "floor"]
 expect("servers", {"ringcast", *(c.name for c in peers.NPM)} <= set(servers) <= classes.keys())
-expect("steps", {"fixed", "full", "pairs", "rtt", "connect", "upgrade", "wss", "deflate", "half"} == {s["name"] for s in doc["steps"]})
+expect("steps", {"fixed", "full", "full128", "pairs", "rtt", "connect", "upgrade", "wss", "deflate", "half"} == {s["name"] for s in doc["steps"]})
 for step in doc["steps"]:
     for name in servers:
         if not rivals.takes(classes[name], [step["name"], step["title"], step["mode"], step["words"]]):
@@ -39,6 +39,8 @@ for step in doc["steps"]:
         if name == "mosquitto" and step["name"] in ("connect", "upgrade"):
             continue  # its queue is short: who finds it full tries again after a second, and a window is a fifth of one
         expect(f"{step['name']} of {name} did something", all(r["median"]["per_second"] > 0 and r["median"]["cpu_us_per_unit"] > 0 for r in runs))
+for name in rivals.FLOORS:
+    expect(f"floor of {name}", len(doc["runs"][name].get("floor", [])) == doc["rounds"])
 for name in servers:
     expect(f"curve of {name}", doc["curve"].get(name))
     expect(f"memory of {name}", doc["idle"].get(name, {}).get("private_per_connection", 0) > 0)
