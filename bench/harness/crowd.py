@@ -87,6 +87,14 @@ def fan_in_parts(a, bin_dir, server, total, parts, words):
     return results
 
 
+def floor_in_parts(a, bin_dir, total, parts, words):
+    """The same by bare programs, each of which counts its own time."""
+    cmd = [str(bin_dir / "ringcast-bench"), "floor", "--kind=single", f"--clients={total // parts}", *words, f"--server-cpu={a.server_cpu}", f"--cpu={a.cpu}",
+           "--json", "--quiet"]
+    running = [subprocess.Popen(cmd, stdout=subprocess.PIPE, text=True) for _ in range(parts)]
+    return [json.loads(p.communicate(timeout=600)[0]) for p in running]
+
+
 def idle(a, bin_dir, server, total, parts, settle, window):
     """Memory of each idle connection, and the server's time for it."""
     pids = family(server.child.pid)

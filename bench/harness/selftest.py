@@ -157,6 +157,19 @@ class Profile(unittest.TestCase):
                          ["the receiver's half of TCP, and what comes in", "sending", "ringcast-worker"])
 
 
+class Reach(unittest.TestCase):
+    def test_growth_is_told_with_its_floors(self):
+        from harness import reach
+        runs = {k: [{"median": {"cpu_us_per_unit": v}}] for k, v in (("subscribers-100", 5), ("subscribers-1000", 5.5), ("floor-100", 4), ("floor-1000", 4.5))}
+        s = {k: {"cpu_us_per_unit": {"median": v[0]["median"]["cpu_us_per_unit"]}} for k, v in runs.items()}
+        t = reach.Table(runs, s, {"subscribers-50000": {"cpu_us_per_unit": 9.0}, "floor-50000": {"cpu_us_per_unit": 8.0}})
+        reach.growth_rows(t)
+        (_, _, reached, told), = t.rows
+        self.assertFalse(reached)
+        self.assertIn("50,000: 9.00", told)
+        self.assertIn("floors past 100: 4.00, 4.50, 8.00", told)
+
+
 class Peers(unittest.TestCase):
     def test_each_has_what_the_report_says_of_it(self):
         self.assertEqual(len({c.name for c in peers.ALL}), len(peers.ALL))
