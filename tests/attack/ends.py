@@ -44,7 +44,7 @@ async def drain(ctx):
     begin = time.monotonic()
     s.proc.send_signal(signal.SIGTERM)
     # Nobody who connects now waits in a queue that nobody accepts from.
-    await ctx.until("a refusal", lambda: connect_error(s) == errno.ECONNREFUSED, 1)
+    await ctx.until("a refusal", lambda: connect_error(s) == errno.ECONNREFUSED, 3)
     check(s.proc.poll() is None, "refused only because it ended")
     await asyncio.gather(*tasks)
     load.cancel()

@@ -91,7 +91,7 @@ chaos('kill -9 of a broker with nothing going on: its channels are heard again',
     await Promise.all(names.map(n => c.subscribe(n)));
     for (const b of await server.processes('broker')) process.kill(b.pid, 'SIGKILL');
     // Counters of the killed stay readable: what counts is that both rings have lost both and found two again.
-    await until(async () => (await server.counter('lost_broker_total')) === 4 && (await server.counter('interests').catch(() => 0)) === names.length && (await server.pages('worker')).every(p => p.counters.brokers_up === 2), 'the restored interests', 5000);
+    await until(async () => (await server.counter('lost_broker_total')) >= 4 && (await server.counter('interests').catch(() => 0)) === names.length && (await server.pages('worker')).every(p => p.counters.brokers_up === 2), 'the restored interests', 5000);
     await Promise.all(names.map(n => d.publish(n, n)));
     await c.until(() => c.messages.length === names.length, 'all of them');
     assert.deepEqual(c.messages.map(m => m[0]).sort(), [...names].sort());
