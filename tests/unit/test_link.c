@@ -1150,6 +1150,46 @@ another_broker_moves_only_its_share_of_channels(void **state)
         assert_in_range(per[i], 40000 / 8 - 400, 40000 / 8 + 400);
 }
 
+/* Somebody who takes hellos as broker i and says nothing. */
+static int
+mute_broker(unsigned i)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    snprintf(sun.sun_path, sizeof sun.sun_path, "%s/broker-%u.sock", dir, i);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&sun, sizeof sun) == 0 && listen(fd, 4) == 0);
+    return fd;
+}
+
+/* The kernel clears that memory: with many rings and brokers at once, heartbeats would stand still for seconds. */
+static void
+large_segments_are_made_one_in_a_tick_and_small_ones_at_once(void **state)
+{
+    (void)state;
+    static const unsigned after_first[] = {1, 3};
+    int listeners[3];
+    conf.broker_count = ARRAY_LEN(listeners);
+    for (unsigned i = 0; i < ARRAY_LEN(listeners); i++)
+        listeners[i] = mute_broker(i);
+    for (unsigned small = 0; small < 2; small++) {
+        conf.lane_bytes = small ? 65536 : 4u << 20;
+        struct side *s = side_new("");
+        for (unsigned tick = 0, hellos = 0; tick < 3; tick++) {
+            struct mono now = mono_add_ms(mono_now(), tick * 1000);
+            (void)links_tick(s->links, now);
+            for (unsigned i = 0; i < ARRAY_LEN(listeners); i++) {
+                int fd = accept(listeners[i], NULL, NULL);
+                hellos += fd >= 0;
+                if (fd >= 0)
+                    close(fd);
+            }
+            assert_int_equal(hellos, MIN(after_first[small] + tick, 3));
+        }
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(listeners); i++)
+        close(listeners[i]);
+}
+
 int
 main(void)
 {
@@ -1157,6 +1197,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(rings_and_broker_start_in_either_order),
+        T(large_segments_are_made_one_in_a_tick_and_small_ones_at_once),
         T(messages_reach_every_ring_once_in_order_and_are_acked),
         T(a_gap_comes_between_the_messages_where_it_was_written),
         T(no_data_empty_data_and_the_largest_arrive_as_sent),
