@@ -141,7 +141,7 @@ static void
 json_head(FILE *f, const struct report *r)
 {
     const struct opt *o = r->opt;
-    static const char *const kinds[] = {"single", "batch", "send"};
+    static const char *const kinds[] = {[FLOOR_SINGLE] = "single", [FLOOR_BATCH] = "batch", [FLOOR_SEND] = "send", [FLOOR_RELAY] = "relay"};
     fprintf(f, "{\"scenario\":\"%s\",\"clients\":%u,\"payload\":%u,\"payload_as\":\"%s\",\"tls\":%s,\"deflate\":%s,",
         o->scenario_name, o->clients, o->payload, o->kind == FRAME_JSON ? "json" : "text",
         o->url.tls ? "true" : "false", o->deflate ? "true" : "false");

@@ -4,12 +4,18 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
+
+# Who is told to end ends what was started first, as at ^C.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 PROGRAMS = ("ringcast", "ringcast-worker", "ringcast-broker", "ringcast-bench")
 
