@@ -24,9 +24,9 @@
 #define WELCOME_MS 60000     /* for the broker's answer to HELLO: one that is stopped gets no second segment meanwhile */
 #define REFUSED_MS 2000      /* before asking again a broker that said no */
 #define BEAT_MS 200
-/* Of segments a tick makes, one at least: the kernel clears that memory meanwhile, for many rings at once when a host
- * starts, and a ring that shows no heartbeat for so long is given up. */
-#define ATTACH_BYTES (8u << 20)
+/* A turn that lasts longer makes one segment at most: the kernel clears that memory meanwhile, for many rings at once when
+ * a host starts, and a ring that shows no heartbeat for so long is given up. */
+#define ATTACH_MS 20
 #define WAITING_MAX (1u << 18) /* requests without an answer, per broker */
 #define STOPPED_MAX 64       /* channels that are remembered to have been stopped; a later one takes the place of another */
 #define STOPPED_MS 10000
@@ -83,7 +83,7 @@ struct links {
     void *arg;
     struct mono now, seen, grace_until;
     uint32_t lane_bytes;
-    size_t made_bytes; /* of segments, in this tick */
+    bool made; /* a segment, in this turn */
     int run_dir_fd; /* opened at start, for a user who may not walk there by name any more; -1: none */
     struct link link[];
 };
@@ -503,7 +503,7 @@ make_segment(struct link *l, int *fd)
         log_error("no-segment", "error=\"%s\" bytes=%zu", strerror(-*fd), ipc_segment_size(ls->lane_bytes));
         return false;
     }
-    ls->made_bytes += ipc_segment_size(ls->lane_bytes);
+    ls->made = true;
     l->seg->magic = IPC_MAGIC;
     l->seg->version = IPC_VERSION;
     l->seg->table_hash = ipc_table_hash();
@@ -867,6 +867,12 @@ tick_up(struct links *ls, struct link *l)
 }
 
 /* Nobody came back in time: what was held is refused, and so is what comes now. */
+static bool
+may_attach(const struct links *ls)
+{
+    return !ls->made || mono_since_ms(mono_now(), ls->now) < ATTACH_MS;
+}
+
 static void
 tick_away(struct links *ls, struct link *l)
 {
@@ -876,7 +882,7 @@ tick_away(struct links *ls, struct link *l)
         l->full = false;
         ls->ops->on_room(ls->arg, l->broker);
     }
-    if (l->state == LINK_AWAY && mono_reached(ls->now, l->try_at) && ls->made_bytes < ATTACH_BYTES)
+    if (l->state == LINK_AWAY && mono_reached(ls->now, l->try_at) && may_attach(ls))
         try_attach(l);
     else if (l->state == LINK_GREETING && mono_since_ms(ls->now, l->since) > WELCOME_MS)
         link_lost(l, "no welcome");
@@ -888,7 +894,7 @@ links_tick(struct links *ls, struct mono now)
     uint64_t used = 0;
     uint32_t next = BEAT_MS;
     ls->now = now;
-    ls->made_bytes = 0;
+    ls->made = false;
     if (mono_since_ms(now, ls->seen) > ls->conf->broker_dead_after / 2)
         ls->grace_until = mono_add_ms(now, ls->conf->broker_dead_after); /* we stood still ourselves */
     ls->seen = now;
