@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 
 from harness import BINARY, Violation, check, frame, scene
 from tls import SETTINGS, Secure, shaken
@@ -51,6 +52,9 @@ class Faulty(Secure):
         self.env = {"LD_PRELOAD": self.plan.library, "FAULTS_PLAN": self.plan.path}
         self.plan.make(OPS["accept"], FAIL, 1)
         super().__init__(bin_dir, settings, nofile)
+        end = time.monotonic() + 5  # a worker is ready before its first turn is over
+        while self.plan.hits == 0 and time.monotonic() < end:
+            time.sleep(0.01)
         self.accept_failed = self.plan.hits
         self.plan.make()
 
