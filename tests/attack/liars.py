@@ -41,10 +41,17 @@ class Worker(Server):
         end = time.monotonic() + 10
         while time.monotonic() < end and self.proc.poll() is None:
             with socket.socket() as probe:
-                if probe.connect_ex((self.host, self.port)) == 0:
-                    return
+                listens = probe.connect_ex((self.host, self.port)) == 0
+            if listens and self.shows_counters():  # it listens a moment before its counters are there
+                return
             time.sleep(0.05)
         raise Violation("the worker did not start: " + self.log()[-1500:])
+
+    def shows_counters(self):
+        try:
+            return any(p["process"] == "worker" for p in self.pages())
+        except ValueError:
+            return False
 
     def pids(self, role):
         return [self.proc.pid] if role == "worker" else []
