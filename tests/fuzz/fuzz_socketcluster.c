@@ -64,6 +64,25 @@ check_verb(const struct decoding *d, const struct dialect_limits *limits, const 
             .channel = v->channel, .call_id = v->call_id, .socket = VIEW("fuzz")});
 }
 
+/* The usual form of a publish is read by a path of its own. With a space behind its brace it is another form, and says the same. */
+static void
+check_usual(const struct decoding *read, const struct dialect_limits *limits, const struct verb *v)
+{
+    static struct decoding d;
+    struct verb other;
+    if (!view_starts(read->msg, VIEW("{\"event\":\"#publish\"")))
+        return;
+    struct buf text = buf_make(read->msg.n + 1);
+    buf_put(&text, "{ ", 2);
+    buf_put(&text, read->msg.p + 1, read->msg.n - 1);
+    d = (struct decoding){.msg = buf_view(&text), .text = read->text};
+    must(dialect_socketcluster.decode(NULL, limits, &d, &other) == DECODE_VERB);
+    must(v->kind == other.kind && v->err == other.err && v->close == other.close && v->has_data == other.has_data);
+    must(view_eq(v->channel, other.channel) && view_eq(v->event, other.event));
+    must(view_eq(v->data, other.data) && view_eq(v->call_id, other.call_id));
+    buf_free(&text);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -79,6 +98,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     size_t verbs = 0;
     while (dialect_socketcluster.decode(NULL, &limits, &d, &v) == DECODE_VERB) {
         check_verb(&d, &limits, &v);
+        if (verbs == 0)
+            check_usual(&d, &limits, &v);
         must(++verbs <= limits.max_batch && verbs <= n);
     }
     must(dialect_socketcluster.decode(NULL, &limits, &d, &v) == DECODE_END);

@@ -62,6 +62,55 @@ test_views_of_plain_names_point_into_the_message(void **state)
     assert_int_equal(v.call_id.n, 0);
 }
 
+/* The usual form is read by a path of its own: what differs from it by a space is read by the other one. */
+static void
+test_the_usual_publish_is_read_like_any_other(void **state)
+{
+    (void)state;
+    static const struct dialect_limits tight = {2, 1, 4, 4};
+#define HEAD "{\"event\":\"#publish\",\"data\":{\"channel\":"
+    static const char *const texts[] = {
+        HEAD "\"foo\",\"data\":\"bar\"},\"cid\":7}",
+        HEAD "\"foo\",\"data\":\"bar\"}}",
+        HEAD "\"f\\u006fo\",\"data\":{\"a\":[1,2,{}]}},\"cid\":\"x\"}",
+        HEAD "\"foo\",\"data\":[[]]},\"cid\":7}",
+        HEAD "\"foo\",\"data\":[]},\"cid\":7}",
+        HEAD "\"foo\",\"data\":null},\"cid\":null}",
+        HEAD "\"foo\",\"data\":-1.5e3},\"cid\":{}}",
+        HEAD "\"foo\",\"data\":1},\"cid\":123456789012345678901234567890123456789012345678901234567890123456789}",
+        HEAD "\"foo\"},\"cid\":7}",
+        HEAD "\"foo\",\"data\":1,\"data\":2},\"cid\":7}",
+        HEAD "\"foo\",\"data\":1,\"channel\":\"baz\"},\"cid\":7}",
+        HEAD "\"foo\",\"data\":1},\"cid\":7,\"cid\":8}",
+        HEAD "\"foo\",\"data\":1},\"cid\":7,\"event\":\"other\"}",
+        HEAD "\"foo\",\"data\":1},\"cid\":7} ",
+        HEAD "\"foo\",\"data\":1},\"cid\":7}}",
+        HEAD "\"foo\",\"data\":1},\"cid\":07}",
+        HEAD "\"foo\",\"data\":1},\"cid\":}",
+        HEAD "\"foo\",\"data\":1},\"cid\":7",
+        HEAD "\"foo\",\"data\":1}",
+        HEAD "\"foo\",\"data\":tru}}",
+        HEAD "\"foo\",\"data\":",
+        HEAD "\"foo",
+        HEAD "1,\"data\":1}}",
+        HEAD,
+    };
+    for (size_t i = 0; i < 2 * ARRAY_LEN(texts); i++) {
+        const struct dialect_limits *limits = i % 2 ? &tight : &usual;
+        char other[256];
+        snprintf(other, sizeof other, "{ %s", texts[i / 2] + 1);
+        struct verb want = only_verb(limits, other), v = only_verb(limits, texts[i / 2]);
+        assert_int_equal(v.kind, want.kind);
+        assert_int_equal(v.err, want.err);
+        assert_int_equal(v.has_data, want.has_data);
+        assert_true(view_eq(v.data, want.data) && view_eq(v.call_id, want.call_id) && view_eq(v.channel, want.channel));
+    }
+    assert_int_equal(only_verb(&usual, texts[0]).kind, VERB_PUBLISH);
+    assert_int_equal(only_verb(&tight, texts[0]).kind, VERB_PUBLISH);
+    assert_int_equal(only_verb(&tight, texts[2]).kind, VERB_REFUSE);
+#undef HEAD
+}
+
 static void
 test_names_with_escapes_are_spelled_out(void **state)
 {
@@ -343,6 +392,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_views_of_plain_names_point_into_the_message),
+        cmocka_unit_test(test_the_usual_publish_is_read_like_any_other),
         cmocka_unit_test(test_names_with_escapes_are_spelled_out),
         cmocka_unit_test(test_limits_of_names_are_exact),
         cmocka_unit_test(test_names_may_fill_their_room_and_no_more),
