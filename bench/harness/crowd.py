@@ -32,14 +32,14 @@ def descriptors(pids):
 
 
 class Channels:
-    """So many channels, held by connections that never hear anything. Frames go masked with a key of zeroes, which the
+    """The channels from a number to another, held by connections that never hear anything. Frames go masked with a key of zeroes, which the
     RFC does not forbid and which saves the work."""
     EACH = 50000
 
-    def __init__(self, port, count):
+    def __init__(self, port, begin, end):
         self.socks = []
-        for first in range(0, count, self.EACH):
-            self.socks.append(self.hold(port, first, min(count, first + self.EACH)))
+        for first in range(begin, end, self.EACH):
+            self.socks.append(self.hold(port, first, min(end, first + self.EACH)))
 
     @staticmethod
     def frame(text):

@@ -7,7 +7,9 @@ from . import crowd, server as srv
 
 TITLE = "What is to be reached"
 SUBSCRIBERS = (1, 10, 100, 1000, 10000)
-CHANNELS = (1000, 10000, 100000, 1000000)
+FULL = (100, 1000, 10000)  # of them at full speed
+CHANNELS = (1, 10, 100, 1000, 10000, 100000, 1000000)
+BUSY = (1000, 100)  # channels with a pair of clients each; the others are held
 IN_FLIGHT = (16, 64, 128, 1024)
 GROWTH = 1.2
 IDLE_ONE, IDLE_MANY = 15000, 50000
@@ -31,6 +33,10 @@ def steps(a):
         rows += [(f"subscribers-{k}", "ws", ["fanout", f"--clients={k}", "--rate=50000", *t])]
         if k > 1:
             rows += [(f"floor-{k}", None, ["floor", "--kind=single", f"--clients={k}", "--rate=50000", *t])]
+    for k in FULL:
+        t = [f"--duration={a.duration * (3 if k >= 10000 else 1)}", "--repeat=1", "--warmup=500ms"]
+        rows += [(f"subscribers-full-{k}", "ws", ["fanout", f"--clients={k}", "--in-flight=16", *t]),
+                 (f"floor-full-{k}", None, ["floor", "--kind=batch16", f"--clients={k}", "--in-flight=16", *t])]
     return [*rows, ("connect", "ws", ["connect", "--clients=64", *t])]
 
 
@@ -66,19 +72,20 @@ def open_server(a, bin_dir):
 
 
 def with_channels(a, bin_dir, results):
-    """The same hundred pairs, while so many other channels are held."""
+    """The same pairs while so many channels are held, their own among them."""
     with srv.Server(a, bin_dir, more=[f"--sc.max_channels={crowd.Channels.EACH}"]) as server:
-        held = None
         for count in CHANNELS:
-            if held is not None:
-                held.close()
-            held = crowd.Channels(server.port, count)
-            runs = [srv.measure(a, bin_dir, ["pairs", "--clients=2000", "--rate=50000", f"--duration={a.duration}", "--repeat=1",
-                                             "--warmup=500ms"], server) for _ in range(a.repeat)]
-            cpu = statistics.median(r["median"]["cpu_us_per_unit"] for r in runs)
-            results[f"channels-{count}"] = {"ok": all(r["ok"] for r in runs), "cpu_us_per_unit": cpu, "runs": runs}
-            print(f"channels-{count}: {cpu:.2f} us", file=sys.stderr)
-        held.close()
+            held, done = [], 0
+            for busy in (b for b in BUSY if b <= count or b == BUSY[-1]):
+                held.append(crowd.Channels(server.port, done, max(done, count - busy)))
+                done = max(done, count - busy)
+                runs = [srv.measure(a, bin_dir, ["pairs", f"--clients={2 * min(busy, count)}", "--rate=50000", f"--duration={a.duration}", "--repeat=1",
+                                                 "--warmup=500ms"], server) for _ in range(a.repeat)]
+                cpu = statistics.median(r["median"]["cpu_us_per_unit"] for r in runs)
+                results[f"channels-{count}-{busy}"] = {"ok": all(r["ok"] for r in runs), "cpu_us_per_unit": cpu, "runs": runs}
+                print(f"channels-{count}, {min(busy, count)} of them busy: {cpu:.2f} us", file=sys.stderr)
+            for h in held:
+                h.close()
 
 
 def with_crowd(a, bin_dir, results):
@@ -173,11 +180,17 @@ def growth_rows(t):
         t.rows.append((f"Cost growth, {min(seen):,} to {max(seen):,} subscribers: CPU per delivery at 50,000/s", "within 20 % past 100",
                        max(big) <= GROWTH * big[0], ", ".join(f"{k:,}: {v:.2f}" for k, v in seen.items()) +
                        f" us; floors past 100: {', '.join(floors)}"))
-    seen = {k: t.more[f"channels-{k}"]["cpu_us_per_unit"] for k in CHANNELS if f"channels-{k}" in t.more}
+    seen = {k: t.at(f"subscribers-full-{k}") for k in FULL if f"subscribers-full-{k}" in t.s}
     if len(seen) > 1:
-        first = next(iter(seen.values()))
-        t.rows.append(("Cost growth, 1,000 to 1,000,000 channels held, 1,000 of them busy: CPU per delivery", "within 20 %",
-                       max(seen.values()) <= GROWTH * first, ", ".join(f"{k:,}: {v:.2f}" for k, v in seen.items()) + " us"))
+        floors = ", ".join(f"{t.at(f'floor-full-{k}'):.3f}" for k in seen if f"floor-full-{k}" in t.s)
+        t.rows.append((f"The same at full speed, 16 in flight, {min(seen):,} to {max(seen):,} subscribers", "within 20 %",
+                       max(seen.values()) <= GROWTH * seen[min(seen)], ", ".join(f"{k:,}: {v:.3f}" for k, v in seen.items()) + f" us; floors: {floors}"))
+    for busy in BUSY:
+        seen = {k: t.more[f"channels-{k}-{busy}"]["cpu_us_per_unit"] for k in CHANNELS if f"channels-{k}-{busy}" in t.more}
+        big = [v for k, v in seen.items() if k >= 100]
+        if len(big) > 1:
+            t.rows.append((f"Cost growth, {min(seen):,} to {max(seen):,} channels held, {busy:,} of them busy: CPU per delivery", "within 20 % past 100",
+                           max(big) <= GROWTH * big[0], ", ".join(f"{k:,}: {v:.2f}" for k, v in seen.items()) + " us"))
 
 
 def idle_rows(t):

@@ -20,7 +20,8 @@ RULES = """
   MQTT and Socket.IO, and two with NATS on TCP. The upgrade alone is one for all of them; nchan has subscribed by then.
 - Floors are bare programs that send the same frames to the same sockets and do nothing else (docs/benchmarks.md): one io_uring send for each frame at a
   rate, one for 16 frames at full speed, a relay over two processes for pairs. They are no servers and are never called ahead.
-- A rate that a server cannot reach is shown as what it reached.
+- A rate that a server cannot reach is shown as what it reached. At half of Ringcast's own maximum, who never delivered a quarter of that rate is not
+  offered it; what it came to is said instead.
 - A server is called ahead only where the 95 % interval of the ratio, taken round by round, does not include 1; what was taken once is
   compared as it is. Where another one is ahead of
   Ringcast, the table says so, in bold.
@@ -39,8 +40,9 @@ def steps(a):
     rows = [
         ("fixed", f"Fan-out to {a.subscribers:,}, {fixed:,} deliveries/s", "ws", ["fanout", n, f"--rate={fixed}"], (CPU, *LATENCY)),
         ("full", f"Fan-out to {a.subscribers:,}, full speed, 16 in flight", "ws", ["fanout", n, "--in-flight=16"], (RATE, CPU)),
-        ("full128", f"Fan-out to {a.subscribers:,}, full speed, 128 in flight", "ws", ["fanout", n, "--in-flight=128"], (RATE, CPU)),
+        *((f"full{k}", f"Fan-out to {a.subscribers:,}, full speed, {k} in flight", "ws", ["fanout", n, f"--in-flight={k}"], (RATE, CPU)) for k in (1, 32, 64, 128)),
         ("pairs", f"{a.pairs} pairs, full speed, 16 in flight", "ws", ["pairs", f"--clients={2 * a.pairs}", "--in-flight=16"], (RATE, CPU)),
+        ("pairs1", f"{a.pairs} pairs, full speed, 1 in flight", "ws", ["pairs", f"--clients={2 * a.pairs}", "--in-flight=1"], (RATE, CPU)),
         ("rtt", "One client, one round trip at a time", "ws", ["rtt", "--clients=1"], (*LATENCY, CPU)),
         ("connect", "Connect, open, subscribe, leave: 64 at a time", "ws", ["connect", "--clients=64"], (RATE, CPU)),
         ("upgrade", "Connect and upgrade, no more, leave: 64 at a time", "ws", ["connect", "--clients=64", "--depth=upgrade"], (RATE, CPU)),
@@ -52,9 +54,24 @@ def steps(a):
     return [(name, title, mode, [*words, *t], figures) for name, title, mode, words, figures in rows if a.wants(name)]
 
 
-def takes(peer, step):
-    """Has it that mode, and can its protocol do it?"""
+# Steps of the two that are compared line by line (docs/benchmarks.md, "Beside uWebSockets"); the others have their share of time in the rest.
+YARDSTICK = ("full1", "full32", "full64", "pairs1")
+# Who never delivered this share of a rate is not offered it: it would answer for minutes what it was offered in a second.
+HOPELESS = 0.25
+
+
+def most(curve, name):
+    """The most deliveries per second that one had in the curve."""
+    return max((r["per_second"] for r in curve.get(name, ())), default=0)
+
+
+def takes(peer, step, curve):
+    """Has it that mode, can its protocol do it, and is there anything to be learned?"""
     if peer is peers.MinBin and "--payload-as=json" in step[3] or peer is peers.Nats and "--depth=upgrade" in step[3]:
+        return False
+    if step[0] in YARDSTICK and peer not in (peers.Ours, peers.Uws):
+        return False
+    if step[0] == "half" and peer.name in curve and most(curve, peer.name) < HOPELESS * half_rate(curve):
         return False
     return step[2] in peer.modes
 
@@ -69,14 +86,22 @@ def floor_words(step):
     return ["floor", f"--kind={kind}", *step[3][1:]] if kind else None
 
 
+def half_rate(curve):
+    """Half of Ringcast's own maximum, which is the most it delivered in the curve; 0 without one."""
+    best = most(curve, "ringcast")
+    return best and (round(best / 2, -3) or 1000)
+
+
 def half_step(a, curve):
-    """At half of Ringcast's own maximum, which is the most it delivered in the curve; None without one."""
-    most = max((r["per_second"] for r in curve.get("ringcast", ())), default=0)
-    if not most or not a.wants("half"):
+    rate = half_rate(curve)
+    if not rate or not a.wants("half"):
         return None
-    rate = round(most / 2, -3) or 1000
     return ("half", f"Fan-out to {a.subscribers:,} at half of Ringcast's own maximum, {rate:,.0f} deliveries/s", "ws",
             ["fanout", f"--clients={a.subscribers}", f"--rate={rate:.0f}", f"--duration={a.duration}", f"--warmup={a.warmup}", "--repeat=1"], (*LATENCY, CPU))
+
+
+def described(step):
+    return dict(zip(("name", "title", "mode", "words", "figures"), step))
 
 
 def curve_rates(a):
@@ -143,6 +168,8 @@ def tables(doc):
         head = ["server", *(label for _, label, _ in shown), "server's cores", "load's cores"]
         rows = [[names[k], *(cell(runs[k], f[0]) for f in shown), *(f"{statistics.median(values(runs[k], c)):.2f}" for c in ("server_core", "load_core"))]
                 for k in order]
+        if step["name"] == "half":
+            rows += [[names[k], f"ends at {number(most(doc['curve'], k))}/s", *["" for _ in head[2:]]] for k in doc["curve"] if k not in runs]
         out.append((step["title"], head, rows))
     if doc["idle"]:
         order = sorted(doc["idle"], key=lambda k: doc["idle"][k]["private_per_connection"])
@@ -208,6 +235,8 @@ def about(doc):
     told = (f" Before each step others kept {statistics.median(q):.2f} cores busy (median; at most {max(q):.2f})." if q else "")
     if q and statistics.median(q) > 0.1:
         told += " That is not quiet: absolute figures are too high and rates too low, latencies most of all."
+    if doc.get("ended"):
+        told += f" Ended by {doc['ended']} before it was done: rounds or steps are missing."
     if doc.get("weight"):
         told += " All of this ran in a scheduling group of the highest weight."
     return (f"{m['date']}. {m['cpu']}, {m['cores']} cores, {m['memory_kib'] // 1048576} GiB, kernel {m['kernel']}, {m['openssl']}; servers on core {doc['server_cpu']}, "

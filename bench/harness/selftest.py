@@ -102,6 +102,17 @@ class Report(unittest.TestCase):
         self.assertIn("--rate=45000", step[3])
         self.assertIsNone(rivals.half_step(a, {}))
 
+    def test_a_rate_far_above_what_one_can_is_not_offered(self):
+        curve = {"ringcast": [{"per_second": 8e6}], "nats": [{"per_second": 2e6}, {"per_second": 1e6}], "nchan": [{"per_second": 9e5}]}
+        half = ("half", "", "ws", [], ())
+        self.assertEqual([c.name for c in (peers.Ours, peers.Nats, peers.Nchan, peers.Ws) if rivals.takes(c, half, curve)], ["ringcast", "nats", "ws"])
+        doc = document([run(100, 2)], [run(50, 4)], curve={"ringcast": [{"per_second": 8e6, "p99_us": 1}], "late": [{"per_second": 9e5, "p99_us": 1}]})
+        doc["titles"]["late"] = "Late"
+        doc["steps"][0]["name"] = "half"
+        doc["runs"]["half"] = doc["runs"].pop("full")
+        (_, _, rows), = rivals.tables(doc)
+        self.assertEqual(rows[-1][:2], ["Late", "ends at 900,000/s"])
+
     def test_drawings_are_xml(self):
         doc = document([run(100, 2)] * 2, [run(50, 4)] * 2, idle_connections=9, idle={"ringcast": {"private_per_connection": 300}},
                        curve={"ringcast": [{"per_second": 10, "p99_us": 5}, {"per_second": 100, "p99_us": 9}]})
@@ -169,6 +180,15 @@ class Reach(unittest.TestCase):
         self.assertIn("50,000: 9.00", told)
         self.assertIn("floors past 100: 4.00, 4.50, 8.00", told)
 
+    def test_growth_of_channels_counts_from_a_hundred(self):
+        from harness import reach
+        more = {f"channels-{k}-100": {"cpu_us_per_unit": v} for k, v in ((1, 2.0), (10, 9.0), (100, 5.0), (1000, 5.9))}
+        more |= {"channels-1000-1000": {"cpu_us_per_unit": 7.0}, "channels-10000-1000": {"cpu_us_per_unit": 8.5}}
+        t = reach.Table({}, {}, more)
+        reach.growth_rows(t)
+        self.assertEqual([row[2] for row in t.rows], [False, True])
+        self.assertIn("1: 2.00, 10: 9.00, 100: 5.00, 1,000: 5.90", t.rows[1][3])
+
 
 class Peers(unittest.TestCase):
     def test_each_has_what_the_report_says_of_it(self):
@@ -179,11 +199,11 @@ class Peers(unittest.TestCase):
     def test_strings_only_where_the_codec_wants_them(self):
         a = types.SimpleNamespace(subscribers=10, pairs=2, duration=1, warmup=1, wants=lambda name: True)
         wss = next(s for s in rivals.steps(a) if s[0] == "wss")
-        self.assertFalse(rivals.takes(peers.MinBin, wss))
-        self.assertTrue(rivals.takes(peers.Ws, wss))
-        self.assertFalse(rivals.takes(peers.Nats, wss))
+        self.assertFalse(rivals.takes(peers.MinBin, wss, {}))
+        self.assertTrue(rivals.takes(peers.Ws, wss, {}))
+        self.assertFalse(rivals.takes(peers.Nats, wss, {}))
         upgrade = next(s for s in rivals.steps(a) if s[0] == "upgrade")
-        self.assertEqual([c.name for c in peers.ALL if not rivals.takes(c, upgrade)], ["nats"])
+        self.assertEqual([c.name for c in peers.ALL if not rivals.takes(c, upgrade, {})], ["nats"])
 
     def test_certificates_are_made(self):
         with tempfile.TemporaryDirectory() as folder:
