@@ -36,7 +36,7 @@
 #define TAKE_OVER_MS 2000
 /* ... and that of one whose `ringcast run` was killed for as long as its workers drain, and a little. */
 #define LEFTOVER_MS 5000
-#define LEFTOVER_LOOK_MS 100
+#define LEFTOVER_LOOK_MS 20
 #define STUCK_MS 10        /* longest wait for room in a lane that is full */
 
 enum signal_slot { SLOT_SIGNAL, SLOT_PARENT };
@@ -391,10 +391,11 @@ bool
 broker_await_place(const struct conf *conf, const struct start *s)
 {
     struct sockaddr_un sun;
-    struct mono until = mono_add_ms(mono_now(), conf->run_drain_timeout + LEFTOVER_MS);
-    if (s->parent_fd < 0 || !name_socket(conf, s->index, &sun))
-        return true;
-    for (bool told = false; is_answered(&sun) && !mono_reached(mono_now(), until); told = true) {
+    bool supervised = s->parent_fd >= 0;
+    struct mono until = mono_add_ms(mono_now(), supervised ? conf->run_drain_timeout + LEFTOVER_MS : TAKE_OVER_MS);
+    if (!name_socket(conf, s->index, &sun))
+        return true; /* broker_init says so */
+    for (bool told = !supervised; is_answered(&sun) && !mono_reached(mono_now(), until); told = true) {
         if (!told)
             log_warn("place-taken", "socket=%s why=\"another broker answers there: that of a ringcast run that was killed ends when its "
                 "workers have drained, and is waited for; one that was started by hand must be stopped\"", sun.sun_path);
@@ -413,8 +414,6 @@ open_listener(struct broker *b, struct conf_error *err)
     if (!name_socket(b->conf, b->index, &sun))
         return fail(err, "run.dir is too long:", b->conf->run_dir, ENAMETOOLONG);
     memcpy(b->path, sun.sun_path, sizeof b->path);
-    for (int ms = 0; is_answered(&sun) && ms < TAKE_OVER_MS; ms += 10)
-        usleep(10000);
     if (is_answered(&sun))
         return conf_fail(err, "another broker already answers on %s: stop that, or give this one its own --broker.index or --run.dir",
             b->path);

@@ -70,8 +70,9 @@ struct broker {
     struct mono stop_at, bus_stop_at;
 };
 
-/* Waits while a broker that a killed `ringcast run` left behind has our place. Only under a `ringcast run` of our own,
- * which has run.dir for itself: started by hand, a second broker is a mistake. False: told to end meanwhile. */
+/* Waits while another broker has our place. Under a `ringcast run`, which has run.dir for itself, that is one a killed run
+ * left behind, and it is waited for as long as that may drain; started by hand a second broker is a mistake, unless it is
+ * just going. Who has the place after that is for broker_init to name. False: told to end meanwhile. */
 bool broker_await_place(const struct conf *conf, const struct start *s) MUST_CHECK;
 /* False with a sentence in err. The caller frees with broker_fini. */
 bool broker_init(struct broker *b, struct conf *conf, unsigned index, struct conf_error *err) MUST_CHECK;
