@@ -18,9 +18,11 @@ set_option(int fd, int level, int name, int value)
 }
 
 void
-sock_set_listener(int fd, bool any_host)
+sock_set_listener(int fd, bool shared, bool any_host)
 {
     set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (shared)
+        set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);

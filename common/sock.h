@@ -5,7 +5,8 @@
 
 #include "common/base.h"
 
-/* any_host: the address is "any" of IPv6 and takes IPv4 too. */
-void sock_set_listener(int fd, bool any_host);
+/* Before bind. shared: one of several sockets of the address (SO_REUSEPORT). any_host: the address is "any" of IPv6 and takes
+ * IPv4 too. */
+void sock_set_listener(int fd, bool shared, bool any_host);
 
 #endif

@@ -112,15 +112,6 @@ fail(struct conf_error *err, const char *what, const char *text, int e)
     return false;
 }
 
-static void
-tcp_options(int fd, bool shared, bool any_host)
-{
-    int on = 1;
-    sock_set_listener(fd, any_host);
-    if (shared)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
-}
-
 /* "Any" is one IPv6 address that takes IPv4 too, where there is IPv6: as under `ringcast run`. */
 static int
 family_of(const struct conf_listen *a)
@@ -145,7 +136,7 @@ open_tcp(const struct conf_listen *a, bool shared, int backlog, int *e)
             *e = errno;
             continue;
         }
-        tcp_options(fd, shared, a->host[0] == '\0');
+        sock_set_listener(fd, shared, a->host[0] == '\0');
         if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, backlog) < 0) {
             *e = errno;
             close(fd);

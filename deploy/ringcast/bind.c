@@ -172,10 +172,7 @@ bind_tcp(const struct bind_place *p, bool shared, int floor)
         fd = lift(fd, floor);
     if (fd < 0)
         return -1;
-    sock_set_listener(fd, p->any_host);
-    int on = 1;
-    if (shared)
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    sock_set_listener(fd, shared, p->any_host);
     if (bind(fd, (const void *)&p->addr, p->addr_len) == 0)
         return fd;
     int why = errno;
