@@ -158,7 +158,7 @@ for (const [ms, what] of [[1500, 'not long enough to be given up'], [5000, 'give
         cleanup.push(() => { try { process.kill(victim.pid, 'SIGCONT'); } catch { /* gone */ } });
         process.kill(victim.pid, 'SIGSTOP');
         const at = Date.now();
-        await sleep(ms);
+        await sleep(ms); // how long it stands still is the scene
         const latest = s => Math.max(...s.got.values()); // when it came
         const going = load.subs.filter(s => latest(s) > at + ms / 2);
         assert.ok(going.length > 0 && going.length < load.subs.length, `${going.length} of ${load.subs.length} hear more: those of the other worker`);

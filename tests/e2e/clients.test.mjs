@@ -188,7 +188,7 @@ test('pings: clients stay through many intervals and see no raw messages', limit
     const server = await startServer({ settings: { 'sc.ping_interval': '200ms', 'sc.ping_timeout': `${2 * slow}s` } });
     const sockets = await each(m => connected(m, server));
     assert.ok(sockets.every(s => s.pingTimeout === 2000 * slow));
-    await sleep(4500 * slow);
+    await sleep(4500 * slow); // the ping timeout twice: that nothing happens takes that long
     for (const s of sockets) {
         assert.equal(s.state, 'open');
         assert.deepEqual(s.seen.raws, []);

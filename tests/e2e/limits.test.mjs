@@ -61,7 +61,7 @@ test('4001: a client that says nothing; one that talks stays', limit, async () =
     mute.autoPong = talker.autoPong = false;
     const timer = setInterval(() => talker.text('{"event":"x"}'), 100);
     await closes(mute, 4001);
-    await sleep(2500);
+    await sleep(2500); // longer than the ping timeout again
     assert.equal(talker.ended, isReference ? talker.ended : false);
     clearInterval(timer);
     talker.destroy();

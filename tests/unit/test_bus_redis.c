@@ -383,14 +383,21 @@ what_waits_waits_for_other_hosts_too(void **state)
     assert_in_range(a.dropped, 1, 10);
 }
 
+/* A server, and a host that hears x. */
 static void
-what_was_under_way_is_sent_again_and_says_so(void **state)
+one_that_hears(void)
 {
-    (void)state;
     start(1, "");
     open_host(&a);
     JOIN(a, channel("x"));
     UNTIL(a.joined == 1 && a.bus->state == BUS_UP);
+}
+
+static void
+what_was_under_way_is_sent_again_and_says_so(void **state)
+{
+    (void)state;
+    one_that_hears();
     t_redis_pause(&servers[0]);
     for (uint64_t i = 0; i < 20; i++)
         assert_true(say(&a, "x", i, i + 1));
@@ -409,10 +416,7 @@ static void
 what_waited_when_a_link_was_lost_says_so(void **state)
 {
     (void)state;
-    start(1, "");
-    open_host(&a);
-    JOIN(a, channel("x"));
-    UNTIL(a.joined == 1 && a.bus->state == BUS_UP);
+    one_that_hears();
     t_redis_pause(&servers[0]);
     uint64_t n = 0;
     for (; a.bus->ops->is_up(a.bus, channel("x")); n++)
@@ -432,10 +436,7 @@ static void
 what_waited_for_subscriptions_says_so(void **state)
 {
     (void)state;
-    start(1, "");
-    open_host(&a);
-    JOIN(a, channel("x"));
-    UNTIL(a.joined == 1 && a.bus->state == BUS_UP);
+    one_that_hears();
     t_redis_expect(&servers[0], "OK", "CLIENT PAUSE 60000 WRITE");
     uint64_t n = 0;
     for (; a.bus->ops->is_up(a.bus, channel("x")); n++)
@@ -508,10 +509,7 @@ static void
 killed_clients_come_back(void **state)
 {
     (void)state;
-    start(1, "");
-    open_host(&a);
-    JOIN(a, channel("x"));
-    UNTIL(a.joined == 1 && a.bus->state == BUS_UP);
+    one_that_hears();
     uint64_t n = 0;
     for (unsigned round = 0; round < 10; round++) {
         for (unsigned i = 0; i < 50; i++, n++)

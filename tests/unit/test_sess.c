@@ -269,15 +269,23 @@ leave(struct t_client *c)
     T_UNTIL(t_conn(c) == NULL);
 }
 
-static void
-who_ended_its_half_is_answered_first(void **state)
+/* A client whose publish and subscribe wait for answers, with call ids 2 and 3. */
+static struct t_client *
+one_that_waits(void)
 {
-    (void)state;
     t_begin();
     struct t_client *a = t_open();
     t_say_publish(a, "x", "1");
     t_say_subscribe(a, "x");
     T_UNTIL(t_waiting(0) == 2);
+    return a;
+}
+
+static void
+who_ended_its_half_is_answered_first(void **state)
+{
+    (void)state;
+    struct t_client *a = one_that_waits();
     t_shutdown(a);
     T_UNTIL(t_conn(a)->flags & CF_EOF);
     t_answer(0, ERR_NONE);
@@ -295,11 +303,7 @@ static void
 an_answer_to_who_is_gone_is_nobodys(void **state)
 {
     (void)state;
-    t_begin();
-    struct t_client *a = t_open();
-    t_say_publish(a, "x", "1");
-    t_say_subscribe(a, "x");
-    T_UNTIL(t_waiting(0) == 2);
+    struct t_client *a = one_that_waits();
     leave(a);
     struct t_client *b = t_open(); /* in the same slot */
     assert_int_equal(b->slot, a->slot);
