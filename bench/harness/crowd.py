@@ -78,17 +78,8 @@ def url_of(server, part):
     return "--url=" + server.url("ws").replace("127.0.0.1", f"127.0.0.{part + 1}")
 
 
-def fan_in_parts(a, bin_dir, server, total, parts, words):
-    """A fan-out of several load processes at once, each with a channel and a publisher of its own. CPU of the server per
-    delivery over a window in which all of them run."""
-    cmd = [str(bin_dir / "ringcast-bench"), "fanout", f"--clients={total // parts}", *words, f"--cpu={a.cpu}", "--json", "--quiet"]
-    running = [subprocess.Popen([*cmd, url_of(server, i)], stdout=subprocess.PIPE, text=True) for i in range(parts)]
-    results = [json.loads(p.communicate(timeout=600)[0]) for p in running]
-    return results
-
-
 def floor_in_parts(a, bin_dir, total, parts, words):
-    """The same by bare programs, each of which counts its own time."""
+    """A fan-out by several bare programs at once, each of which has a load process and counts its own time."""
     cmd = [str(bin_dir / "ringcast-bench"), "floor", "--kind=single", f"--clients={total // parts}", *words, f"--server-cpu={a.server_cpu}", f"--cpu={a.cpu}",
            "--json", "--quiet"]
     running = [subprocess.Popen(cmd, stdout=subprocess.PIPE, text=True) for _ in range(parts)]

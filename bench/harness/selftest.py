@@ -168,6 +168,12 @@ class Profile(unittest.TestCase):
                          ["the receiver's half of TCP, and what comes in", "sending", "ringcast-worker"])
 
 
+class Run(unittest.TestCase):
+    def test_what_was_not_clean_is_named(self):
+        apart = {"a": {"ok": True}, "b": {"ok": False}, "slow-close": {"ok": False}}
+        self.assertEqual(script("run").unclean(apart), ["b"])
+
+
 class Reach(unittest.TestCase):
     def test_growth_is_told_with_its_floors(self):
         from harness import reach
