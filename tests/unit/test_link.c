@@ -17,6 +17,7 @@
 #include "broker/metrics.h"
 #include "common/lane.h"
 #include "common/shm.h"
+#include "common/start.h"
 #include "proto/ipc.h"
 #include "worker/link.h"
 #include "worker/metrics.h"
@@ -192,7 +193,8 @@ broker_fork(void)
     broker_pid = fork();
     if (broker_pid == 0) {
         struct conf_error err = {{0}};
-        if (!broker_init(&broker, &conf, 0, &err) || write(ready[1], "\n", 1) != 1)
+        struct start by_hand = {.signal_fd = -1, .parent_fd = -1};
+        if (!broker_await_place(&conf, &by_hand) || !broker_init(&broker, &conf, 0, &err) || write(ready[1], "\n", 1) != 1)
             _exit(1);
         broker_run(&broker);
         _exit(0);
