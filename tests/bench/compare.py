@@ -28,10 +28,10 @@ def expect(what, is_so):
 classes = {c.name: c for c in peers.ALL}
 servers = [s for s in doc["titles"] if s != "floor"]
 expect("servers", {"ringcast", *(c.name for c in peers.NPM)} <= set(servers) <= classes.keys())
-expect("steps", {"fixed", "full", "full128", "pairs", "rtt", "connect", "upgrade", "wss", "deflate", "half"} == {s["name"] for s in doc["steps"]})
+expect("steps", {"fixed", "full", "full128", "pairs", "rtt", "connect", "upgrade", "wss", "deflate", "half", *rivals.YARDSTICK} == {s["name"] for s in doc["steps"]})
 for step in doc["steps"]:
     for name in servers:
-        if not rivals.takes(classes[name], [step["name"], step["title"], step["mode"], step["words"]]):
+        if not rivals.takes(classes[name], [step["name"], step["title"], step["mode"], step["words"]], doc["curve"]):
             continue
         runs = doc["runs"].get(step["name"], {}).get(name, [])
         expect(f"{step['name']} of {name} is there", len(runs) == doc["rounds"])
