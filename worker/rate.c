@@ -153,6 +153,13 @@ rate_admits(struct worker *w, struct conn *c, enum rate_kind kind)
     return false;
 }
 
+/* A part of a message is there, and the rest is to come. */
+static bool
+is_amid_message(const struct conn *c)
+{
+    return c->in != NULL && (c->in->msg.n > 0 || !ws_at_rest(&c->in->reader));
+}
+
 bool
 rate_bytes(struct worker *w, struct conn *c, uint64_t n)
 {
@@ -161,7 +168,7 @@ rate_bytes(struct worker *w, struct conn *c, uint64_t n)
         return true;
     bool has = r->answer[RATE_BYTES] == RATE_DELAY || both_have(w, c, RATE_BYTES, n);
     if (c->meter != NULL)
-        c->meter->bytes_over = !has;
+        c->meter->bytes_over = !has || (c->meter->bytes_over && is_amid_message(c)); /* its end does not make up for it */
     if (!has && r->answer[RATE_BYTES] == RATE_CLOSE)
         conn_close(w, c, CLOSE_BYTE_RATE);
     else if (has)

@@ -116,6 +116,16 @@ async def bytes_failed(ctx):
     check((await asks(p, 1)) == [None], "still refused")
 
 
+@BE.case("the end of a message does not make up for a beginning above the rate")
+async def bytes_in_pieces(ctx):
+    p, s = await ctx.sc(), ctx.server
+    frame, came = text({"event": "#publish", "data": {"channel": "r", "data": "x" * 300000}, "cid": 901}), s.total("bytes_in_total")
+    p.send(frame[:-50])
+    await ctx.until("all but the end", lambda: s.total("bytes_in_total") >= came + len(frame) - 50)
+    p.send(frame[-50:])
+    check((await p.packet()).get("error", {}).get("name") == "RateLimitError", "it was taken")
+
+
 @BX.case("bytes above the rate end the connection at once")
 async def bytes_ended(ctx):
     p = await ctx.sc()
