@@ -167,8 +167,10 @@ rate_bytes(struct worker *w, struct conn *c, uint64_t n)
     if (c->state != CONN_OPEN || (r->conn[RATE_BYTES] | r->addr[RATE_BYTES]) == 0)
         return true;
     bool has = r->answer[RATE_BYTES] == RATE_DELAY || both_have(w, c, RATE_BYTES, n);
-    if (c->meter != NULL)
-        c->meter->bytes_over = !has || (c->meter->bytes_over && is_amid_message(c)); /* its end does not make up for it */
+    if (c->meter != NULL) {
+        c->meter->message_over = is_amid_message(c) && (c->meter->message_over || c->meter->bytes_over);
+        c->meter->bytes_over = !has;
+    }
     if (!has && r->answer[RATE_BYTES] == RATE_CLOSE)
         conn_close(w, c, CLOSE_BYTE_RATE);
     else if (has)
@@ -179,7 +181,14 @@ rate_bytes(struct worker *w, struct conn *c, uint64_t n)
 bool
 rate_is_over(const struct conn *c)
 {
-    return c->meter != NULL && c->meter->bytes_over;
+    return c->meter != NULL && (c->meter->bytes_over || c->meter->message_over);
+}
+
+void
+rate_message_done(struct conn *c)
+{
+    if (c->meter != NULL)
+        c->meter->message_over = false;
 }
 
 void

@@ -46,7 +46,8 @@ struct meter {
     uint32_t stopped;                   /* ticks, up to `since` */
     uint32_t since;                     /* tick of the last stop or resume */
     uint32_t until;                     /* tick at which reading goes on, while PAUSE_RATE */
-    bool bytes_over;                    /* rate.byte_answer=error: requests fail until the bucket has some */
+    bool bytes_over;                    /* rate.byte_answer=error: what came last was above, and requests in it fail */
+    bool message_over;                  /* so was a part of the message that is under way: its end does not make up for it */
 };
 
 /* ---- arithmetic ---- */
@@ -70,6 +71,8 @@ void rate_charge(struct worker *w, struct conn *c, enum rate_kind kind, uint64_t
 bool rate_bytes(struct worker *w, struct conn *c, uint64_t n);
 /* Whether requests of this connection fail because it sent too many bytes. */
 bool rate_is_over(const struct conn *c);
+/* A message is used up; what follows begins anew. */
+void rate_message_done(struct conn *c);
 /* The timer: goes on reading if it is time. */
 void rate_on_timer(struct worker *w, struct conn *c);
 

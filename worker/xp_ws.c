@@ -4,6 +4,7 @@
 #include "worker/metrics.h"
 #include "worker/outq.h"
 #include "worker/pmd.h"
+#include "worker/rate.h"
 #include "worker/sess.h"
 
 static struct ws_limits
@@ -91,6 +92,8 @@ on_message(struct worker *w, struct conn *c, struct view msg, bool text)
     d->step = d->count = 0;
     d->pos = 0;
     bool whole = sess_on_message(w, c, d);
+    if (UNLIKELY(w->rates.on) && whole)
+        rate_message_done(c);
     if (c->state == CONN_OPEN && !whole)
         stall(w, c, d);
     else if (c->in != NULL)
@@ -115,6 +118,8 @@ xp_ws_resume(struct worker *w, struct conn *c)
         stall(w, c, d);
         return;
     }
+    if (UNLIKELY(w->rates.on))
+        rate_message_done(c);
     conn_forget(w, &c->in->msg);
 }
 

@@ -409,7 +409,7 @@ static const struct reserved {
     bool needs_call_id; /* without a usable one the connection ends */
 } reserved_names[] = {
 #define RESERVED(name, read, needs) {name, sizeof(name) - 1, read, needs}
-    RESERVED("#publish", on_publish, false), /* first: read_usual_publish */
+    RESERVED("#publish", on_publish, false), /* first: decode_single takes it for the usual publish */
     RESERVED("#subscribe", on_subscribe, false),
     RESERVED("#unsubscribe", on_unsubscribe, false),
     RESERVED("#handshake", on_handshake, true),
@@ -508,7 +508,7 @@ read_deep(const uint8_t *p, const uint8_t *end, struct verb *v)
     ((size_t)((end) - (p)) >= sizeof(lit) - 1 && memcmp((p), lit, sizeof(lit) - 1) == 0 ? (p) + sizeof(lit) - 1 : NULL)
 
 /* A publish as JSON.stringify writes those of SocketCluster's clients, p at its brace: which members there are, and where,
- * need not be found out then. Nearly all that clients say is of this form, and it takes half the instructions. NULL for
+ * need not be found out then. Nearly all that clients say is of this form, and it takes less than half the instructions. NULL for
  * whatever else it may be, be it good or bad: scan_packet finds out. */
 static const uint8_t *
 scan_usual_publish(const uint8_t *p, const uint8_t *end, uint32_t max_depth, struct packet *k)

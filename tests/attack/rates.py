@@ -122,8 +122,10 @@ async def bytes_in_pieces(ctx):
     frame, came = text({"event": "#publish", "data": {"channel": "r", "data": "x" * 300000}, "cid": 901}), s.total("bytes_in_total")
     p.send(frame[:-50])
     await ctx.until("all but the end", lambda: s.total("bytes_in_total") >= came + len(frame) - 50)
-    p.send(frame[-50:])
+    await asyncio.sleep(0.1)  # 6 KiB of the rate, for what follows
+    p.send(frame[-50:], text({"event": "#publish", "data": {"channel": "r"}, "cid": 902}))
     check((await p.packet()).get("error", {}).get("name") == "RateLimitError", "it was taken")
+    check((await p.packet()) == {"rid": 902}, "a small one behind it was refused too")
 
 
 @BX.case("bytes above the rate end the connection at once")
