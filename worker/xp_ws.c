@@ -92,7 +92,7 @@ on_message(struct worker *w, struct conn *c, struct view msg, bool text)
     d->step = d->count = 0;
     d->pos = 0;
     bool whole = sess_on_message(w, c, d);
-    if (UNLIKELY(w->rates.on) && whole)
+    if (UNLIKELY(w->rates.on) && whole && c->state == CONN_OPEN)
         rate_message_done(c);
     if (c->state == CONN_OPEN && !whole)
         stall(w, c, d);
